@@ -1,0 +1,58 @@
+"""Ways to run a rewritten model in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import onnx
+
+from hccs_onnx.errors import HccsError
+from hccs_onnx.graph.files import load_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Backend = Literal["function", "python"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+def open_session(
+    model: onnx.ModelProto, path: Path, backend: Backend = "function", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A session in which ``hccs::HCCS`` nodes run by the chosen backend.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A rewritten model; may be changed in place.
+    path : pathlib.Path
+        Where it was read from.
+    backend : {'function', 'python'}
+        ``function``: the body that the model carries, on stock onnxruntime. ``python``: NumPy operators through
+        onnxruntime-extensions, for cross-checks.
+    options : onnxruntime.SessionOptions, optional
+        Session options.
+
+    Raises
+    ------
+    HccsError
+        If the backend is unknown or not installed.
+    ModelError
+        If onnxruntime refuses the model.
+
+    Examples
+    --------
+    >>> open_session(model, path, "python")  # doctest: +SKIP
+    """
+    if backend == "function":
+        return load_session(model, path, options)
+    if backend == "python":
+        import onnxruntime as ort
+
+        from hccs_onnx.operator.python_op import register, with_json_attributes
+
+        options = options or ort.SessionOptions()
+        options.register_custom_ops_library(register())
+        return load_session(with_json_attributes(model), path, options)
+    raise HccsError("backend", "unknown", found=backend, needs=f"one of {', '.join(BACKENDS)}")

@@ -1,0 +1,1 @@
+"""Calibration: reading samples, collecting sketches, fitting head parameters, and the calibration file."""

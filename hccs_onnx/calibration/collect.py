@@ -1,0 +1,120 @@
+"""Running a model with its logits as extra outputs, one feed at a time, and sketching them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from hccs_onnx.calibration.data import Feed, Samples
+from hccs_onnx.calibration.sketch import Sketch
+from hccs_onnx.errors import CalibrationError, DataError
+from hccs_onnx.graph.attention import AttentionSoftmax
+from hccs_onnx.graph.files import load_session
+from hccs_onnx.progress import progress
+from hccs_onnx.reference import Array
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a pass over the data gives.
+
+    Parameters
+    ----------
+    sketches : tuple of Sketch
+        One a Softmax, in the order asked for.
+    fingerprint : str
+        Hash of the samples that does not depend on their order.
+    """
+
+    sketches: tuple[Sketch, ...]
+    fingerprint: str
+
+
+def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSoftmax], samples: Samples) -> Collected:
+    """Sketch the logits of `softmaxes` over all samples; memory does not grow with their number.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The original model, read from `path`; changed in place (outputs are added).
+    path : pathlib.Path
+        Its file.
+    softmaxes : sequence of AttentionSoftmax
+        What to observe.
+    samples : Samples
+        The data.
+
+    Raises
+    ------
+    DataError
+        If a sample does not fit, or makes the model fail.
+    CalibrationError
+        If all rows of a Softmax are masked, or its logits are not finite.
+    """
+    names = list(dict.fromkeys(item.logits for item in softmaxes))
+    session = load_session(with_outputs(model, names), path)
+    sketches = [Sketch.empty(item.heads or 1) for item in softmaxes]
+    fingerprint = 0
+    for feed in progress(samples, "calibrating", len(samples)):
+        logits = dict(zip(names, run(session, names, feed), strict=True))
+        for sketch, item in zip(sketches, softmaxes, strict=True):
+            sketch.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
+        fingerprint += _fingerprint(feed)
+    for sketch, item in zip(sketches, softmaxes, strict=True):
+        if not sketch.rows.all():
+            head = int(np.argmin(sketch.rows))
+            problem = f"head {head} has no row to learn from: all are masked or not finite"
+            raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
+    return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}")
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """`model` (changed in place) with further tensors as outputs; onnxruntime works out their types.
+
+    Examples
+    --------
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float x) => (float y) { z = Neg (x) y = Neg (z) }'
+    >>> [output.name for output in with_outputs(onnx.parser.parse_model(text), ["z"]).graph.output]
+    ['y', 'z']
+    """
+    present = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    return model
+
+
+def run(session: ort.InferenceSession, names: Sequence[str], feed: Feed) -> list[Array]:
+    """Run a session on one feed.
+
+    Raises
+    ------
+    DataError
+        If onnxruntime fails on it.
+    """
+    try:
+        outputs: list[Array] = session.run(list(names), dict(feed))
+        return outputs
+    except Exception as error:  # onnxruntime raises many classes without a common base
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
+        problem = f"onnxruntime fails on a sample ({shapes}): {str(error).splitlines()[0][:300].rstrip('.')}"
+        raise DataError("data", problem, remedy="Check shapes and values against the model") from error
+
+
+def _fingerprint(feed: Feed) -> int:
+    digest = hashlib.sha256()
+    for name in sorted(feed):
+        value = np.ascontiguousarray(feed[name])
+        digest.update(f"{name}:{value.dtype.str}:{value.shape};".encode())
+        digest.update(value.tobytes())
+    return int.from_bytes(digest.digest(), "big")

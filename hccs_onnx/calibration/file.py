@@ -1,0 +1,150 @@
+"""The calibration file: JSON with a published schema, the same bytes for the same calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from hccs_onnx.calibration.fit import HeadFit
+from hccs_onnx.errors import CalibrationError
+from hccs_onnx.graph.files import atomic_file, writing_errors
+from hccs_onnx.params import HccsParams, HeadParams, OutputType, Profile, Reciprocal
+
+FORMAT, VERSION = "hccs-calibration", 1
+Granularity = Literal["head", "layer", "global"]
+
+
+@dataclass(frozen=True)
+class SoftmaxCalibration:
+    """Parameters of one Softmax.
+
+    Parameters
+    ----------
+    node, logits : str
+        Its node name and the tensor it reads.
+    head_axis : int
+        Axis of the logits along which heads lie.
+    longest : int
+        Longest row met.
+    masked : bool
+        Whether positions can be masked.
+    heads : tuple of HeadFit
+        One entry a head, whatever the granularity.
+    """
+
+    node: str
+    logits: str
+    head_axis: int
+    longest: int
+    masked: bool
+    heads: tuple[HeadFit, ...]
+
+    @property
+    def params(self) -> HccsParams:
+        """Attributes of the node, for logits in nats."""
+        heads = tuple(fit.params for fit in self.heads)
+        return HccsParams(heads, head_axis=self.head_axis, masked=self.masked)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibrated parameters of a model.
+
+    Parameters
+    ----------
+    model_sha256, data_fingerprint : str
+        Hashes of the model file and of the samples; the latter does not depend on their order.
+    tool_version : str
+        Version of hccs-onnx that made it.
+    profile, granularity, output, reciprocal : str
+        What was calibrated for.
+    rows : int
+        Rows counted, over all nodes and heads.
+    softmaxes : tuple of SoftmaxCalibration
+        In node order.
+
+    Examples
+    --------
+    >>> Calibration.load(Path("missing.json"))
+    Traceback (most recent call last):
+    hccs_onnx.errors.CalibrationError: missing.json: cannot be read (No such file or directory). Check --calibration.
+    """
+
+    model_sha256: str
+    tool_version: str
+    profile: Profile
+    granularity: Granularity
+    output: OutputType
+    reciprocal: Reciprocal
+    data_fingerprint: str
+    rows: int
+    softmaxes: tuple[SoftmaxCalibration, ...]
+
+    def to_json(self) -> str:
+        """Text of the file: keys sorted, floats that read back exactly, a newline at the end."""
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the file, all or nothing.
+
+        Raises
+        ------
+        ModelError
+            If it cannot be written.
+        """
+        with writing_errors(path), atomic_file(path) as file:
+            file.write(self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a file and check it against the schema and the legal ranges.
+
+        Raises
+        ------
+        CalibrationError
+            If it cannot be read, is not a calibration file, or holds illegal parameters.
+        """
+        try:
+            content = json.loads(path.read_text())
+        except OSError as error:
+            raise CalibrationError(
+                str(path), f"cannot be read ({error.strerror})", remedy="Check --calibration"
+            ) from error
+        except ValueError as error:
+            raise CalibrationError(str(path), "is not JSON", remedy="Calibrate again") from error
+        _check_schema(content, str(path))
+        softmaxes = tuple(_softmax(entry) for entry in content.pop("softmaxes"))
+        del content["format"], content["version"]
+        for softmax in softmaxes:
+            reasons = softmax.params.violations(content["output"], profile=content["profile"], n=softmax.longest)
+            if reasons:
+                remedy = "Calibrate again, or put the number right"
+                raise CalibrationError(f"{path}: node '{softmax.node}'", reasons[0], remedy=remedy)
+        return cls(softmaxes=softmaxes, **content)
+
+
+def _softmax(entry: dict[str, Any]) -> SoftmaxCalibration:
+    heads = tuple(HeadFit(**{**head, "params": HeadParams(**head["params"])}) for head in entry["heads"])
+    return SoftmaxCalibration(**{**entry, "heads": heads})
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The file's JSON Schema (draft 2020-12), as published in the package."""
+    text = resources.files(__package__).joinpath("calibration.schema.json").read_text()
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def _check_schema(content: Any, subject: str) -> None:
+    import jsonschema
+
+    problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(content))
+    if problem is not None:
+        remedy = "Calibrate again with this version of hccs-onnx"
+        raise CalibrationError(f"{subject}: {problem.json_path}", problem.message[:200], remedy=remedy)

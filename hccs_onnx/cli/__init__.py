@@ -1,0 +1,60 @@
+"""The command line: ``python -m hccs_onnx COMMAND``. One file a command: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from hccs_onnx._version import __version__
+from hccs_onnx.cli import calibrate, demo, inspect, rewrite, verify
+from hccs_onnx.errors import ExitStatus, HccsError
+
+_COMMANDS = (inspect, calibrate, rewrite, verify, demo)
+_DESCRIPTION = """Replace attention's Softmax in ONNX models by HCCS, the head-calibrated clipped-linear Softmax.
+
+The road: inspect -> calibrate -> rewrite -> verify. Start with: python -m hccs_onnx demo"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser with all commands."""
+    root = argparse.ArgumentParser(
+        prog="python -m hccs_onnx", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    root.add_argument("--version", action="version", version=f"hccs-onnx {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Command line without the program's name; default: that of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 ok, 1 the user's input is wrong, 2 usage, 3 not verified, 130 interrupted.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    options = parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+        sys.stdout.flush()
+        return int(status)
+    except HccsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_status)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return int(ExitStatus.INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout went away, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitStatus.OK)

@@ -1,0 +1,62 @@
+"""``calibrate``: fit head parameters to data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hccs_onnx import workflow
+from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
+from hccs_onnx.errors import ExitStatus
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    help_text = "fit the parameters of every attention head to data (least KL divergence) and write a calibration file"
+    example = "python -m hccs_onnx calibrate model.onnx --data samples.npz -o model.hccs.json"
+    parser = add_command(commands, "calibrate", help_text, example)
+    add_model(parser)
+    parser.add_argument("--data", required=True, type=Path, help=DATA_HELP)
+    parser.add_argument("-o", "--output", type=Path, help="calibration file (default: MODEL with .hccs.json)")
+    add_granularity(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_granularity(parser: argparse.ArgumentParser) -> None:
+    """``--granularity``."""
+    parser.add_argument(
+        "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
+    )
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    output = options.output or options.model.with_name(options.model.name.removesuffix(".onnx") + ".hccs.json")
+    calibration = workflow.calibrate(options.model, options.data, granularity=options.granularity)
+    calibration.save(output)
+    print(summary(calibration))
+    note(f"wrote {output}; next: python -m hccs_onnx rewrite {options.model} --calibration {output}")
+    return ExitStatus.OK
+
+
+def summary(calibration: Calibration) -> str:
+    """A line for each Softmax: heads, longest row, clip ranges, KL."""
+    rows = []
+    for softmax in calibration.softmaxes:
+        clips = [fit.params.clip_range for fit in softmax.heads]
+        kl = [fit.kl for fit in softmax.heads]
+        rows.append(
+            [
+                softmax.node,
+                str(len(softmax.heads)),
+                str(softmax.longest),
+                f"{min(clips):.2f} to {max(clips):.2f}",
+                f"{np.mean(kl):.4f}",
+                f"{max(kl):.4f}",
+            ]
+        )
+    header = ["Softmax", "heads", "longest row", "clip range (nats)", "mean KL (nats)", "worst head"]
+    return table(header, rows)

@@ -1,0 +1,60 @@
+"""``inspect``: which Softmax nodes are attention, and why the others are not."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hccs_onnx import workflow
+from hccs_onnx.cli.common import add_command, add_json, add_model, print_json
+from hccs_onnx.errors import ExitStatus
+from hccs_onnx.graph.attention import AttentionSoftmax
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    help_text = "list every Softmax: attention that would be rewritten, or the reason why not"
+    parser = add_command(commands, "inspect", help_text, "python -m hccs_onnx inspect model.onnx")
+    add_model(parser)
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    found = workflow.inspect(options.model)
+    if options.json:
+        print_json({"model": str(options.model), "softmaxes": [_as_json(item) for item in found]})
+    else:
+        for item in found:
+            print(_line(item))
+        count = sum(item.reason is None for item in found)
+        print(f"{count} of {len(found)} Softmax would be rewritten")
+    return ExitStatus.OK
+
+
+def _line(item: AttentionSoftmax) -> str:
+    if item.reason is not None:
+        return f"{item.node or item.probabilities}: left alone: {item.reason}"
+    heads = "heads not known" if item.heads is None else f"{item.heads} heads"
+    mask = "masked" if item.masked else "not masked"
+    return f"{item.node or item.probabilities}: {heads}, axis length {_length(item)}, {mask}: rewrite"
+
+
+def _length(item: AttentionSoftmax) -> int | str:
+    """Axis length; names that shape inference made up say no more than that it is dynamic."""
+    length = item.axis_length
+    return "dynamic" if length is None or str(length).startswith("unk__") else length
+
+
+def _as_json(item: AttentionSoftmax) -> dict[str, object]:
+    return {
+        "node": item.node,
+        "logits": item.logits,
+        "heads": item.heads,
+        "head_axis": item.head_axis,
+        "axis_length": _length(item),
+        "masked": item.masked,
+        "absorbed_scale": item.factor,
+        "rewrite": item.reason is None,
+        "reason": item.reason,
+    }

@@ -1,0 +1,50 @@
+"""``rewrite``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hccs_onnx import workflow
+from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.cli.calibrate import add_granularity
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note
+from hccs_onnx.errors import ExitStatus
+from hccs_onnx.graph.files import check_target
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    help_text = "replace attention's Softmax nodes by HCCS nodes, into a new model that runs on stock onnxruntime"
+    example = "python -m hccs_onnx rewrite model.onnx --data samples.npz -o model.hccs.onnx"
+    parser = add_command(commands, "rewrite", help_text, example)
+    add_model(parser)
+    parser.add_argument("-o", "--output", type=Path, help="new model (default: MODEL with .hccs.onnx)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
+    source.add_argument("--data", type=Path, help=f"calibrate first, with {DATA_HELP}")
+    add_granularity(parser)
+    parser.add_argument(
+        "--strict", action="store_true", help="fail if a Softmax that looks like attention is left alone"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    calibration = None
+    output = options.output or workflow.default_output(options.model)
+    check_target(options.model, output)  # before any long work
+    if options.calibration is not None:
+        calibration = Calibration.load(options.calibration)
+    elif options.data is not None:
+        calibration = workflow.calibrate(options.model, options.data, granularity=options.granularity)
+    report = workflow.rewrite(options.model, output, calibration=calibration, strict=options.strict)
+    left = len(report.found) - len(report.rewritten)
+    print(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
+    if left:
+        note(f"why {left} were left alone: python -m hccs_onnx inspect {options.model}")
+    if calibration is None:
+        note("data-free: one clip range of 3.3 nats for every head. For better fidelity calibrate: add --data DATA")
+    note(f"check it: python -m hccs_onnx verify {options.model} {report.output} --data DATA")
+    return ExitStatus.OK

@@ -1,0 +1,83 @@
+"""``verify``: the rewritten model against the original."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hccs_onnx.backends import BACKENDS
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_json, add_model, note, print_json, table
+from hccs_onnx.errors import ExitStatus
+from hccs_onnx.verify import Bounds, Verification, verify
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    help_text = "run original and rewritten model on data and compare outputs and heads; status 3 if a bound is missed"
+    example = "python -m hccs_onnx verify model.onnx model.hccs.onnx --data samples.npz --min-cosine 0.95"
+    parser = add_command(commands, "verify", help_text, example)
+    add_model(parser, "original", "the original ONNX file")
+    add_model(parser, "rewritten", "what rewrite made of it")
+    parser.add_argument("--data", required=True, type=Path, help=DATA_HELP)
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="function",
+        help="what runs HCCS nodes: the function body in the model (default), or Python operators",
+    )
+    parser.add_argument("--min-cosine", type=float, help="lowest mean cosine of any output")
+    parser.add_argument("--min-worst-cosine", type=float, help="lowest cosine of any vector of any output")
+    parser.add_argument("--min-agreement", type=float, help="lowest argmax agreement of any class-score output")
+    parser.add_argument("--max-difference", type=float, help="highest absolute difference of any output")
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    bounds = Bounds(options.min_cosine, options.min_worst_cosine, options.min_agreement, options.max_difference)
+    result = verify(options.original, options.rewritten, options.data, backend=options.backend, bounds=bounds)
+    if options.json:
+        print_json(_finite({**asdict(result), "passed": not result.failures}))
+    else:
+        print(summary(result))
+        print("FAILED" if result.failures else "passed" if any(vars(bounds).values()) else "no bounds given")
+    for failure in result.failures:
+        note(f"error: {options.rewritten}: {failure}. Calibrate with more or better data, or lower the bound.")
+    return ExitStatus.NOT_VERIFIED if result.failures else ExitStatus.OK
+
+
+def summary(result: Verification) -> str:
+    """Tables of outputs and of nodes."""
+    outputs = [
+        [
+            item.name,
+            f"{item.max_difference:.4g}",
+            f"{item.mean_difference:.4g}",
+            f"{item.mean_cosine:.4f}",
+            f"{item.worst_cosine:.4f}",
+            "" if item.argmax_agreement is None else f"{item.argmax_agreement:.2%}",
+        ]
+        for item in result.outputs
+    ]
+    nodes = []
+    for name in dict.fromkeys(item.node for item in result.heads):
+        heads = [item for item in result.heads if item.node == name]
+        kl = [item.kl for item in heads]
+        deficit = max((item.deficit for item in heads), key=abs)
+        nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", f"{deficit:.2g}"])
+    header = ["output", "max diff", "mean diff", "mean cosine", "worst cosine", "same argmax"]
+    node_header = ["HCCS node", "heads", "mean KL (nats)", "worst head", "row-mass deficit"]
+    title = f"{result.samples} feeds, backend {result.backend}"
+    return f"{title}\n\n{table(header, outputs)}\n\n{table(node_header, nodes)}"
+
+
+def _finite(value: Any) -> Any:
+    """`value` with NaN and infinities as strings, which JSON has no numbers for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,119 @@
+"""The whole road on a small bundled model: a transformer that reads handwritten digits."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from hccs_onnx import workflow
+from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.errors import HccsError, ModelError
+from hccs_onnx.graph.attention import AttentionSoftmax
+from hccs_onnx.graph.files import create_session, writing_errors
+from hccs_onnx.verify import Verification, verify
+
+_FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")
+EXPORTS = {"TorchScript": "digits_torchscript", "dynamo": "digits_dynamo"}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the road led to for one export of the model.
+
+    Parameters
+    ----------
+    exporter : str
+        Which of torch's exporters wrote the model.
+    found : list of AttentionSoftmax
+        What `inspect` found.
+    calibration : Calibration
+        Fitted parameters.
+    float_accuracy, data_free_accuracy, calibrated_accuracy : float
+        Share of the test images that are read right, 0..1.
+    verification : Verification
+        Calibrated against original.
+    """
+
+    exporter: str
+    found: list[AttentionSoftmax]
+    calibration: Calibration
+    float_accuracy: float
+    data_free_accuracy: float
+    calibrated_accuracy: float
+    verification: Verification
+
+
+def bundled_models() -> Path:
+    """Folder of the bundled model and its data: in the installed package, or in the source tree.
+
+    Raises
+    ------
+    HccsError
+        If neither is there.
+    """
+    installed = Path(str(resources.files("hccs_onnx"))) / "models" / "digits"
+    source = Path(__file__).parent.parent / "models" / "digits"
+    for folder in (installed, source):
+        if folder.is_dir():
+            return folder
+    raise HccsError("demo", "the bundled model is missing", remedy="Install hccs-onnx again")
+
+
+def prepare(folder: Path) -> None:
+    """Put the bundled files into `folder`, which is made.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(str(folder), "is a file, not a folder", remedy="Choose another with -o")
+    with writing_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            shutil.copyfile(bundled_models() / name, folder / name)
+
+
+def walk(folder: Path, exporter: str) -> DemoResult:
+    """Inspect, calibrate, rewrite and verify one export of the model in `folder`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Prepared with `prepare`; the new files are left there.
+    exporter : str
+        A key of `EXPORTS`.
+
+    Examples
+    --------
+    >>> walk(Path("hccs-demo"), "dynamo").calibrated_accuracy  # doctest: +SKIP
+    0.97
+    """
+    name = EXPORTS[exporter]
+    model = folder / f"{name}.onnx"
+    found = workflow.inspect(model)
+    data_free = workflow.rewrite(model, folder / f"{name}.data-free.onnx").output
+    calibration = workflow.calibrate(model, folder / "calibration.npz")
+    calibration.save(folder / f"{name}.hccs.json")
+    calibrated = workflow.rewrite(model, folder / f"{name}.hccs.onnx", calibration=calibration).output
+    return DemoResult(
+        exporter=exporter,
+        found=found,
+        calibration=calibration,
+        float_accuracy=_accuracy(model, folder),
+        data_free_accuracy=_accuracy(data_free, folder),
+        calibrated_accuracy=_accuracy(calibrated, folder),
+        verification=verify(model, calibrated, folder / "test.npz"),
+    )
+
+
+def _accuracy(model: Path, folder: Path) -> float:
+    with np.load(folder / "test.npz") as data:
+        pixels = data["pixels"]
+    scores = create_session(str(model), model).run(None, {"pixels": pixels})[0]
+    return float(np.mean(np.argmax(scores, axis=1) == np.load(folder / "test_labels.npy")))

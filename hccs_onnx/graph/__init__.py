@@ -1,0 +1,1 @@
+"""Reading and writing models, finding attention in them, and the rewrite."""

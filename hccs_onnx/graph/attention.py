@@ -1,0 +1,233 @@
+"""Finding the Softmax nodes that belong to attention, anchored on Softmax and walking both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from hccs_onnx.graph import heads
+from hccs_onnx.graph.mask_levels import MaskLevels
+from hccs_onnx.graph.names import subgraphs
+from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
+from hccs_onnx.graph.patterns.base import NoMatch, Step
+from hccs_onnx.graph.patterns.nan_guard import NanGuard
+from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
+from hccs_onnx.graph.view import Dim, GraphView
+
+_STEPS = 16  # nodes between product and Softmax
+_LOGIT_TYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class AttentionSoftmax:
+    """A Softmax node, and what is known about the attention it belongs to - or why it is left alone.
+
+    Parameters
+    ----------
+    node : str
+        Node name.
+    index : int
+        Position in the main graph's node list; -1 for a node elsewhere.
+    logits : str
+        Tensor that the Softmax reads, in nats.
+    probabilities : str
+        Tensor that its replacement makes: the Softmax output, or that of the NaN guard behind it.
+    reason : str or None
+        Why it is left alone; None if it is to be rewritten.
+    attention_like : bool
+        For one that is left alone: whether it looks like attention all the same (it sums values, or weighs products of
+        queries and keys, or cannot be looked into).
+    dtype : str
+        Element type of the logits.
+    heads : int or None
+        Number of heads; None if the graph does not tell.
+    head_axis : int
+        Axis of the logits along which heads lie.
+    axis_length : int, str or None
+        Row length: fixed, the name of a dynamic axis, or not known.
+    masked : bool
+        Whether positions can be masked.
+    self_attention : bool
+        Whether queries and keys come from one tensor, so that a masked key is a padded query.
+    scales : tuple of Step
+        Constant scales that the replacement can absorb.
+    guard : NanGuard or None
+        Guard that the replacement makes superfluous.
+    """
+
+    node: str
+    index: int
+    logits: str
+    probabilities: str
+    reason: str | None = None
+    attention_like: bool = False
+    dtype: str = "float32"
+    heads: int | None = None
+    head_axis: int = -3
+    axis_length: Dim = None
+    masked: bool = False
+    self_attention: bool = False
+    scales: tuple[Step, ...] = ()
+    guard: NanGuard | None = None
+
+    @property
+    def factor(self) -> float:
+        """Product of the absorbable scales: what logits are multiplied with between the product and the Softmax."""
+        factor = 1.0
+        for step in self.scales:
+            factor *= step.factor or 1.0
+        return factor
+
+
+def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[AttentionSoftmax]:
+    """Every Softmax of a model, in node order: those of attention first judged by structure, never by name.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        External data need not be loaded.
+    folder : pathlib.Path
+        Where external data lies.
+
+    Returns
+    -------
+    list of AttentionSoftmax
+        Also those that are not attention, with the reason; also those in subgraphs and functions.
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be imported.
+
+    Examples
+    --------
+    >>> [item.heads for item in find_attention(onnx.load("encoder.onnx"))]  # doctest: +SKIP
+    [12, 12, 12, 12, 12, 12]
+    """
+    if not any(node.op_type == "Softmax" for node in _all_nodes(model)):
+        return []
+    view = GraphView(model, folder)
+    found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
+    return found + list(_elsewhere(model))
+
+
+def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
+    logits, probabilities = softmax.inputs[0].name, softmax.outputs[0].name
+    index = view.index(softmax)
+    dims = view.dims(logits)
+    guard = nan_guard.match(view, softmax)
+    if guard is not None:
+        probabilities = guard.output
+    length = dims[-1] if dims else None
+
+    path = _walk(view, logits, _STEPS)
+    elsewhere = value_product.match(view, probabilities)
+    dtype = view.dtype(logits) or view.float_type
+    reason = _axis_problem(view, softmax, dims)
+    if reason is None and isinstance(path, NoMatch):
+        reason = path.reason
+    if reason is None and elsewhere is not None:
+        reason = elsewhere.reason
+    if reason is None and dtype not in _LOGIT_TYPES:
+        reason = f"logits are of type {dtype or 'unknown'}, not float32, float16 or bfloat16"
+    if reason is not None or isinstance(path, NoMatch) or dtype is None:
+        similar = elsewhere is None or not isinstance(path, NoMatch)
+        return AttentionSoftmax(
+            softmax.name, index, logits, probabilities, reason, attention_like=similar, axis_length=length
+        )
+    steps, product = path
+    return AttentionSoftmax(
+        node=softmax.name,
+        index=index,
+        logits=logits,
+        probabilities=probabilities,
+        dtype=dtype,
+        heads=heads.count_heads(view, logits, product.query),
+        axis_length=length,
+        masked=any(step.mask is not None and step.mask.masks for step in steps),
+        self_attention=heads.self_attention(view, product.query, product.key),
+        # A float16 product without its scale could overflow.
+        scales=_absorbable(view, softmax, steps, product) if dtype == "float32" else (),
+        guard=guard,
+    )
+
+
+def _axis_problem(view: GraphView, softmax: gs.Node, dims: tuple[Dim, ...] | None) -> str | None:
+    """Why the Softmax does not run along the last axis."""
+    axis = softmax.attrs.get("axis", -1 if view.opset >= 13 else 1)
+    if axis == -1:
+        return None
+    if dims is None:
+        return f"axis is {axis} of logits of unknown rank, which may not be the last"
+    if axis != len(dims) - 1:
+        return f"axis {axis} is not the last of rank {len(dims)}"
+    return None
+
+
+def _walk(view: GraphView, logits: str, steps_left: int) -> tuple[tuple[Step, ...], QueryKeyProduct] | NoMatch:
+    """Steps from the Softmax back to the query-key product, the nearest first."""
+    node = view.producer(logits)
+    if node is not None and steps_left:
+        steps = next((found for pattern in LOGIT_STEPS if (found := pattern(view, node))), [])
+        failure: NoMatch | None = None
+        for step in steps:  # of two addends either may be the logits
+            rest = _walk(view, step.data, steps_left - 1)
+            if not isinstance(rest, NoMatch):
+                return (step, *rest[0]), rest[1]
+            failure = failure or rest
+        if failure is not None:
+            return failure
+    product = query_key.match(view, node)
+    return product if isinstance(product, NoMatch) else ((), product)
+
+
+def _absorbable(
+    view: GraphView, softmax: gs.Node, steps: tuple[Step, ...], product: QueryKeyProduct
+) -> tuple[Step, ...]:
+    """Scales that can be dropped because nothing between them and the Softmax depends on them."""
+    absorbed: list[Step] = []
+    total = 1.0
+    user = softmax
+    masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
+    for step in (*steps, None):
+        node = view.nodes[product.node if step is None else step.node]
+        if not view.only_used_by(node.outputs[0].name, user):
+            return tuple(absorbed)
+        for scale in product.scales if step is None else (step,):
+            if scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
+                absorbed.append(scale)
+                total *= scale.factor
+        if step is not None and step.mask is not None:
+            masks.append(step.mask)
+        user = node
+    return tuple(absorbed)
+
+
+def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+    """Softmax nodes outside the main graph."""
+    places = [(f"function {function.domain}::{function.name}", function.node) for function in model.functions]
+    for node in model.graph.node:
+        places += [(f"a subgraph of {node.op_type} '{node.name}'", graph.node) for graph in subgraphs(node)]
+    for place, nodes in places:
+        for node in _nested(nodes):
+            if node.op_type == "Softmax":
+                yield AttentionSoftmax(
+                    node.name, -1, node.input[0], node.output[0], f"lies in {place}", attention_like=True
+                )
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from _nested(model.graph.node)
+    for function in model.functions:
+        yield from _nested(function.node)
+
+
+def _nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from _nested(graph.node)

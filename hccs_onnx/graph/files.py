@@ -1,0 +1,269 @@
+"""Model files: reading without weights, writing all or nothing, and sessions on changed copies."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from hccs_onnx.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+MAX_PROTO_BYTES = 2**31 - 1
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file; external data stays on disk.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Model file.
+
+    Returns
+    -------
+    onnx.ModelProto
+        With external tensors as references.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is not an ONNX model.
+
+    Examples
+    --------
+    >>> read_model(Path("missing.onnx"))
+    Traceback (most recent call last):
+    hccs_onnx.errors.ModelError: missing.onnx: no such file. Check the path.
+    """
+    if not path.exists():
+        raise ModelError(str(path), "no such file", remedy="Check the path")
+    if path.is_dir():
+        raise ModelError(str(path), "is a folder, not an ONNX file", remedy="Name the .onnx file in it")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read ({error.strerror})", remedy="Check its permissions") from error
+    except DecodeError as error:
+        remedy = "Export or copy the model again"
+        raise ModelError(str(path), "is not an ONNX file, or is truncated", remedy=remedy) from error
+    if not model.HasField("graph") or not model.opset_import or not model.graph.output:
+        raise ModelError(str(path), "is not an ONNX model (no graph with outputs in it)", remedy="Export it again")
+    return model
+
+
+def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
+    """Write `model`, read from `source`, to `target`: completely or not at all, the same bytes every time.
+
+    External data is not read. It is shared when both files lie in one folder, and copied file by file otherwise.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The changed model.
+    source : pathlib.Path
+        Where it was read from; external data is relative to its folder.
+    target : pathlib.Path
+        New file, replaced if it exists. Not `source`.
+
+    Raises
+    ------
+    ModelError
+        If the target is the source, cannot be written, or the model is too large for a protobuf file.
+
+    Examples
+    --------
+    >>> write_model(model, Path("a.onnx"), Path("b.onnx"))  # doctest: +SKIP
+    """
+    check_target(source, target)
+    if model.ByteSize() > MAX_PROTO_BYTES:
+        remedy = "Save the model with external data first (onnx.save_model, save_as_external_data=True)"
+        raise ModelError(str(target), "model is larger than a protobuf file can be (needs < 2 GiB)", remedy=remedy)
+    data = model.SerializeToString(deterministic=True)
+    with writing_errors(target):
+        if source.resolve().parent != target.resolve().parent:
+            for location in external_locations(model):
+                _copy_external(source.parent / location, target.parent / location)
+        with atomic_file(target) as file:
+            file.write(data)
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Refuse, before any work is done, a target that is the source or cannot be created.
+
+    Raises
+    ------
+    ModelError
+        With what to do instead.
+
+    Examples
+    --------
+    >>> check_target(Path("a.onnx"), Path("a.onnx"))
+    Traceback (most recent call last):
+    hccs_onnx.errors.ModelError: a.onnx: output is the input file. Choose another name with -o.
+    """
+    if source.resolve() == target.resolve():
+        raise ModelError(str(target), "output is the input file", remedy="Choose another name with -o")
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        raise ModelError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
+    if target.is_dir():
+        raise ModelError(str(target), "is a folder, not a file", remedy="Choose another name with -o")
+    if not os.access(folder, os.W_OK):
+        raise ModelError(str(target), f"folder {target.parent} is not writable", remedy="Choose another with -o")
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears as `target` when the block ends well, and leaves nothing otherwise.
+
+    Examples
+    --------
+    >>> with atomic_file(Path("out.bin")) as file:  # doctest: +SKIP
+    ...     file.write(b"all or nothing")
+    """
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def writing_errors(target: Path) -> Iterator[None]:
+    """Turn an operating system error while writing into a `ModelError`."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Free space or choose another place with -o"
+        raise ModelError(str(target), f"cannot be written ({error.strerror or error})", remedy=remedy) from error
+
+
+def external_locations(model: onnx.ModelProto) -> list[str]:
+    """Files that the model's external tensors lie in, relative to its folder, sorted.
+
+    Raises
+    ------
+    ModelError
+        If one leads out of the model's folder.
+    """
+    locations: set[str] = set()
+    for tensor in all_tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            locations.update(entry.value for entry in tensor.external_data if entry.key == "location")
+    for location in locations:
+        if Path(location).is_absolute() or ".." in Path(location).parts:
+            raise ModelError(f"external data '{location}'", "leads out of the model's folder", remedy="Move it inside")
+    return sorted(locations)
+
+
+def all_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Initializers and tensor attributes of a graph and its subgraphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from all_tensors(subgraph)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_session(
+    model: onnx.ModelProto, source: Path, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """An onnxruntime session of a changed copy of the model in `source`.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The changed model.
+    source : pathlib.Path
+        Where it was read from.
+    options : onnxruntime.SessionOptions, optional
+        Session options.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime refuses the model.
+    """
+    if not external_locations(model):
+        return create_session(model.SerializeToString(), source, options)
+    # onnxruntime looks for external data beside the model file, so the copy has to lie there for a moment.
+    with (
+        writing_errors(source),
+        tempfile.NamedTemporaryFile(dir=source.parent, prefix=f".{source.stem}.", suffix=".onnx") as file,
+    ):
+        file.write(model.SerializeToString())
+        file.flush()
+        return create_session(file.name, source, options)
+
+
+def create_session(
+    model: str | bytes, subject: Path, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A CPU session, with onnxruntime's refusal as a `ModelError`.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime cannot load the model.
+    """
+    import onnxruntime as ort
+
+    if options is None:
+        options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many classes without a common base
+        remedy = "Check that it runs in onnxruntime without hccs-onnx"
+        raise ModelError(str(subject), f"onnxruntime cannot load it: {_first_line(error)}", remedy=remedy) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
+def _copy_external(source: Path, target: Path) -> None:
+    if target.exists():
+        if not filecmp.cmp(source, target, shallow=False):
+            remedy = "Remove it, or write into another folder"
+            raise ModelError(str(target), "holds other data than the model's external data", remedy=remedy)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, atomic_file(target) as writer:
+        shutil.copyfileobj(reader, writer)

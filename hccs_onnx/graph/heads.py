@@ -1,0 +1,139 @@
+"""How many heads a product of queries and keys has, from shapes or from the reshape that made them."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from hccs_onnx.graph.view import Dim, GraphView
+
+_ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout")
+_DEPTH = 12
+
+
+def count_heads(view: GraphView, logits: str, query: str) -> int | None:
+    """Number of heads of attention.
+
+    Parameters
+    ----------
+    view : GraphView
+        The model.
+    logits : str
+        Input of the Softmax.
+    query : str
+        First input of the query-key product.
+
+    Returns
+    -------
+    int or None
+        For logits (..., head, query, key) the size of that axis. For logits (batch*heads, query, key) the heads that a
+        reshape of the queries made, 1 if none did. 1 below rank 3. None if it cannot be told.
+
+    Examples
+    --------
+    >>> count_heads(view, "logits", "q")  # doctest: +SKIP
+    12
+    """
+    dims = view.dims(logits) or partial_dims(view, query)
+    if dims is None:
+        return None
+    if len(dims) < 3:
+        return 1
+    if len(dims) == 3:
+        split = _heads_from_reshape(view, query)
+        return split if split and (not isinstance(dims[0], int) or dims[0] % split == 0) else 1
+    if isinstance(dims[-3], int):
+        return dims[-3]
+    made = partial_dims(view, query)
+    return made[-3] if made is not None and len(made) >= 3 and isinstance(made[-3], int) else None
+
+
+def self_attention(view: GraphView, query: str, key: str) -> bool:
+    """Whether queries and keys are projections of one tensor, so that row i and key i are one position."""
+    sources = {_projected(view, query), _projected(view, key)}
+    return len(sources) == 1 and None not in sources
+
+
+def partial_dims(view: GraphView, name: str, depth: int = _DEPTH) -> tuple[Dim, ...] | None:
+    """Shape of a tensor where shape inference gave up, followed through reshapes and transposes."""
+    known = view.dims(name)
+    node = view.producer(name)
+    if node is None or depth == 0 or (known is not None and all(isinstance(dim, int) for dim in known)):
+        return known
+    if node.op == "Reshape":
+        return _reshape_target(view, node.inputs[1].name) or known
+    if node.op == "Transpose":
+        dims = partial_dims(view, node.inputs[0].name, depth - 1)
+        order = node.attrs.get("perm")
+        if dims is None or order is None or len(order) != len(dims):
+            return known
+        return tuple(dims[axis] for axis in order)
+    if node.op in _ELEMENTWISE:
+        data = next((t.name for t in node.inputs if not view.is_constant(t.name)), node.inputs[0].name)
+        return partial_dims(view, data, depth - 1) or known
+    return known
+
+
+def _reshape_target(view: GraphView, shape: str) -> tuple[Dim, ...] | None:
+    """What is constant in the shape input of a Reshape."""
+    value = view.constant(shape)
+    if value is not None:
+        return tuple(int(dim) if dim > 0 else None for dim in value)
+    node = view.producer(shape)
+    if node is None or node.op != "Concat":
+        return None
+    dims: list[Dim] = []
+    for part in node.inputs:
+        piece = view.constant(part.name)
+        if piece is not None:
+            dims += [int(dim) if dim > 0 else None for dim in piece.reshape(-1)]
+        elif view.dims(part.name) == (1,) or _is_one_number(view, part.name):
+            dims.append(None)
+        else:
+            return None
+    return tuple(dims)
+
+
+def _is_one_number(view: GraphView, name: str) -> bool:
+    node = view.producer(name)
+    return node is not None and node.op == "Unsqueeze" and view.dims(node.inputs[0].name) in ((), None)
+
+
+def _heads_from_reshape(view: GraphView, name: str) -> int | None:
+    """E // d for the reshape (..., E) to (..., heads, d) or (..., batch*heads, d) that made the queries."""
+    for _ in range(_DEPTH):
+        node = view.producer(name)
+        if node is None:
+            return None
+        if node.op == "Reshape":
+            before = view.dims(node.inputs[0].name)
+            after = view.dims(node.outputs[0].name) or _reshape_target(view, node.inputs[1].name)
+            wide, narrow = before[-1] if before else None, after[-1] if after else None
+            if isinstance(wide, int) and isinstance(narrow, int) and wide > narrow > 0 and wide % narrow == 0:
+                return wide // narrow
+        name = _data_input(view, node)
+        if name == "":
+            return None
+    return None
+
+
+def _data_input(view: GraphView, node: gs.Node) -> str:
+    """The one input of a linear or moving node that is not constant, or an empty name."""
+    if node.op in ("Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather"):
+        return str(node.inputs[0].name)
+    if node.op in ("Mul", "Div", "Add", "MatMul", "Gemm"):
+        data = [tensor.name for tensor in node.inputs if not view.is_constant(tensor.name)]
+        if len(data) == 1:
+            return str(data[0])
+    return ""
+
+
+def _projected(view: GraphView, name: str) -> str | None:
+    """The tensor that queries or keys are a linear projection of."""
+    for _ in range(2 * _DEPTH):
+        node = view.producer(name)
+        name = _data_input(view, node) if node is not None else ""
+        if node is None or name == "":
+            return None
+        if node.op in ("MatMul", "Gemm"):
+            return name
+    return None

@@ -1,0 +1,122 @@
+"""Which values an additive mask can take, as far as the graph tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from hccs_onnx.graph.view import GraphView
+from hccs_onnx.reference import Array
+
+HUGE = 1000.0  # logits; nothing that is added on purpose as a bias is this large
+_MOVES = ("Unsqueeze", "Squeeze", "Reshape", "Expand", "Transpose", "Slice", "Gather", "Identity", "Flatten", "Tile")
+_DEPTH = 16
+_INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+@dataclass(frozen=True)
+class MaskLevels:
+    """Values that are added to logits.
+
+    Parameters
+    ----------
+    masks : bool
+        Some position may be masked: a value at or below -1000 occurs, or cannot be ruled out.
+    magnitude : float
+        If every value is 0 or masks, the smallest magnitude of those that mask (inf if none does); 0 if there are other
+        values, such as a position bias, or it cannot be told.
+
+    Examples
+    --------
+    >>> MaskLevels(masks=True, magnitude=1e4).survives(0.125)
+    True
+    """
+
+    masks: bool
+    magnitude: float
+
+    def survives(self, factor: float) -> bool:
+        """Whether the mask still masks, and no more, if the logits it is added to are divided by `factor` first."""
+        return self.magnitude * min(factor, 1.0) >= HUGE
+
+
+UNKNOWN = MaskLevels(masks=True, magnitude=0.0)
+
+
+def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
+    """What can be said about the values of tensor `name`, an addend of logits.
+
+    Parameters
+    ----------
+    view : GraphView
+        The model.
+    name : str
+        Tensor.
+    depth : int
+        How many nodes to look back at most.
+
+    Examples
+    --------
+    >>> mask_levels(view, "attention_mask_times_minus_1e4")  # doctest: +SKIP
+    MaskLevels(masks=True, magnitude=10000.0)
+    """
+    value = view.constant(name)
+    if value is not None:
+        return _of_values(value)
+    node = view.producer(name)
+    if node is None or depth == 0:
+        return UNKNOWN
+    inputs = [tensor.name for tensor in node.inputs]
+    if node.op in _MOVES or (node.op == "Cast" and not _is_integer(view, inputs[0])):
+        return mask_levels(view, inputs[0], depth - 1)
+    if node.op == "ConstantOfShape":
+        fill = node.attrs.get("value")
+        return _of_values(np.zeros(1) if fill is None else np.asarray(fill.values))
+    if node.op == "Where":
+        return _either(mask_levels(view, inputs[1], depth - 1), mask_levels(view, inputs[2], depth - 1))
+    if node.op == "Add":
+        return _sum(mask_levels(view, inputs[0], depth - 1), mask_levels(view, inputs[1], depth - 1))
+    if node.op == "Mul":
+        for factor, other in (inputs, inputs[::-1]):
+            scalar = view.scalar(factor)
+            # Integers times a huge number are 0 or huge. A positive product would push the others out: a mask as well.
+            if scalar is not None and abs(scalar) >= HUGE and _integral(view, other, depth - 1):
+                return MaskLevels(masks=True, magnitude=abs(scalar))
+    return UNKNOWN
+
+
+def _of_values(values: Array) -> MaskLevels:
+    numbers = np.asarray(values, np.float64)
+    masking = numbers[numbers <= -HUGE]
+    if masking.size + np.count_nonzero(numbers == 0) < numbers.size:
+        return MaskLevels(masks=bool(masking.size), magnitude=0.0)
+    return MaskLevels(masks=bool(masking.size), magnitude=float(-masking.max()) if masking.size else math.inf)
+
+
+def _either(one: MaskLevels, other: MaskLevels) -> MaskLevels:
+    return MaskLevels(one.masks or other.masks, min(one.magnitude, other.magnitude))
+
+
+_sum = _either  # two masks: 0, the one, the other, or both, which is larger than either
+
+
+def _is_integer(view: GraphView, name: str) -> bool:
+    return view.dtype(name) in _INTEGERS
+
+
+def _integral(view: GraphView, name: str, depth: int) -> bool:
+    """Whether a float tensor can only hold whole numbers."""
+    if _is_integer(view, name):
+        return True
+    value = view.constant(name)
+    if value is not None:
+        return bool(np.all(value == np.rint(value)))
+    node = view.producer(name)
+    if node is None or depth == 0:
+        return False
+    inputs = [tensor.name for tensor in node.inputs]
+    if node.op in ("Add", "Sub", "Mul"):
+        return all(_integral(view, item, depth - 1) for item in inputs)
+    return (node.op in _MOVES or node.op == "Cast") and _integral(view, inputs[0], depth - 1)

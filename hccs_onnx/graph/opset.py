@@ -1,0 +1,61 @@
+"""Raising a model from opset 11 to 12, the first in which a function body can read list attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.names import NameGenerator, nested_graphs
+from hccs_onnx.operator.body import MIN_OPSET
+
+OLDEST_OPSET = 11
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Version of the default operator domain that a model imports, 0 if none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def raise_opset(model: onnx.ModelProto) -> int:
+    """Make sure that the function body can live in `model` (changed in place); returns its opset.
+
+    From 11 to 12 only Dropout changed in a way that a model notices: its ratio became an input.
+
+    Raises
+    ------
+    ModelError
+        If the opset is older than 11.
+
+    Examples
+    --------
+    >>> raise_opset(onnx.parser.parse_model('<ir_version: 7, opset_import: ["": 11]> g (float x) => (float y) {}'))
+    12
+    """
+    opset = default_opset(model)
+    if opset >= MIN_OPSET:
+        return opset
+    if opset < OLDEST_OPSET:
+        remedy = "Convert it with onnx.version_converter.convert_version(model, 17)"
+        raise ModelError(
+            f"graph '{model.graph.name}'", "opset is too old", found=opset, needs=f">= {OLDEST_OPSET}", remedy=remedy
+        )
+    names = NameGenerator(model.graph)
+    for graph in nested_graphs(model.graph):
+        for node in graph.node:
+            if node.op_type == "Dropout" and node.domain == "":
+                _ratio_as_input(model.graph, node, names)
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = MIN_OPSET
+    return MIN_OPSET
+
+
+def _ratio_as_input(graph: onnx.GraphProto, node: onnx.NodeProto, names: NameGenerator) -> None:
+    ratio = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "ratio"), None)
+    del node.attribute[:]  # opset 11 knows ratio only
+    if ratio is not None:
+        name = names.fresh("dropout_ratio")
+        graph.initializer.append(numpy_helper.from_array(np.array(ratio, np.float32), name))
+        node.input.append(name)

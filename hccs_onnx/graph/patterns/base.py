@@ -1,0 +1,36 @@
+"""What patterns return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hccs_onnx.graph.mask_levels import MaskLevels
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node that logits pass on their way from the query-key product to the Softmax.
+
+    Parameters
+    ----------
+    node : int
+        Its position in the model's node list.
+    data : str
+        Tensor that brings the logits; its other inputs are not logits.
+    factor : float, optional
+        What it multiplies the logits with, where it does nothing else and the factor is a positive constant.
+    mask : MaskLevels, optional
+        What it adds to the logits, where it is a mask or a bias.
+    """
+
+    node: int
+    data: str
+    factor: float | None = None
+    mask: MaskLevels | None = None
+
+
+@dataclass(frozen=True)
+class NoMatch:
+    """Why something is not the attention that was looked for."""
+
+    reason: str

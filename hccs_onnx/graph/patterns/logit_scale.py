@@ -1,0 +1,34 @@
+"""The scale 1/sqrt(d): Mul or Div of the logits by one number."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_graphsurgeon as gs
+
+from hccs_onnx.graph.patterns.base import Step
+from hccs_onnx.graph.view import GraphView
+
+
+def match(view: GraphView, node: gs.Node) -> list[Step]:
+    """A step with the factor, where it is a positive constant; also where one number is computed in the graph."""
+    if node.op not in ("Mul", "Div"):
+        return []
+    names = [tensor.name for tensor in node.inputs]
+    for data, number in (names, names[::-1]) if node.op == "Mul" else (names,):
+        factor = constant_factor(view, node, number)
+        if factor is not None:
+            return [Step(view.index(node), data, factor=factor)]
+    for data, number in (names, names[::-1]) if node.op == "Mul" else (names,):
+        dims = view.dims(number)
+        if dims is not None and all(dim == 1 for dim in dims):
+            return [Step(view.index(node), data)]
+    return []
+
+
+def constant_factor(view: GraphView, node: gs.Node, number: str) -> float | None:
+    """Factor of a Mul or Div by the constant `number`; None unless it is positive and finite."""
+    value = view.scalar(number)
+    if value is None or not (math.isfinite(value) and value > 0):
+        return None
+    return value if node.op == "Mul" else 1.0 / value

@@ -1,0 +1,68 @@
+"""The product of queries and keys, and the scale that some exporters put on either before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from hccs_onnx.graph.patterns.base import NoMatch, Step
+from hccs_onnx.graph.patterns.logit_scale import constant_factor
+from hccs_onnx.graph.view import GraphView
+
+_MOVES = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
+
+
+@dataclass(frozen=True)
+class QueryKeyProduct:
+    """MatMul of queries and transposed keys.
+
+    Parameters
+    ----------
+    node : int
+        Its position in the model's node list.
+    query, key : str
+        Its inputs.
+    scales : tuple of Step
+        Constant scales on either, which may be moved behind the product.
+    """
+
+    node: int
+    query: str
+    key: str
+    scales: tuple[Step, ...]
+
+
+def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
+    """The product, or why `node` is not one."""
+    if node is None:
+        return NoMatch("logits are not made by a product of queries and keys, but come from a model input or constant")
+    if node.op != "MatMul":
+        return NoMatch(f"logits come from {node.op} '{node.name}', not from a product of queries and keys")
+    query, key = (tensor.name for tensor in node.inputs)
+    if view.is_constant(key):
+        return NoMatch(f"logits come from MatMul '{node.name}' with constant weights: a classifier or a gate")
+    scales = tuple(step for side in (query, key) for step in _scales(view, side, node))
+    return QueryKeyProduct(view.index(node), query, key, scales)
+
+
+def _scales(view: GraphView, name: str, user: gs.Node) -> list[Step]:
+    """Constant scales on the way to the product, as long as nothing else sees the scaled tensor."""
+    found = []
+    while view.only_used_by(name, user):
+        node = view.producer(name)
+        if node is None:
+            break
+        names = [tensor.name for tensor in node.inputs]
+        if node.op in _MOVES:
+            name = names[0]
+        elif node.op in ("Mul", "Div") and (factor := constant_factor(view, node, names[1])) is not None:
+            found.append(Step(view.index(node), names[0], factor=factor))
+            name = names[0]
+        elif node.op == "Mul" and (factor := constant_factor(view, node, names[0])) is not None:
+            found.append(Step(view.index(node), names[1], factor=factor))
+            name = names[1]
+        else:
+            break
+        user = node
+    return found

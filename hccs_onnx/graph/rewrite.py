@@ -1,0 +1,182 @@
+"""The rewrite: attention's Softmax nodes become ``hccs::HCCS`` nodes, and nothing else of the model changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, MutableSequence, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from hccs_onnx._version import __version__
+from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.attention import AttentionSoftmax
+from hccs_onnx.graph.names import NameGenerator, count_uses, subgraphs
+from hccs_onnx.graph.opset import raise_opset
+from hccs_onnx.operator.body import function_body
+from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION, make_node
+from hccs_onnx.params import HccsParams
+
+MIN_IR_VERSION = 8  # model-local functions
+METADATA_PREFIX = "hccs_onnx."
+_ONNX_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+
+
+def rewrite_graph(
+    model: onnx.ModelProto,
+    found: Sequence[AttentionSoftmax],
+    params: Mapping[str, HccsParams],
+    provenance: Mapping[str, str],
+) -> None:
+    """Replace Softmax nodes in `model`, in place.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model; external data need not be loaded.
+    found : sequence of AttentionSoftmax
+        What `find_attention` found in it; entries with a reason are left alone.
+    params : mapping of str to HccsParams
+        Parameters by logits tensor, in nats: in units of what the Softmax read.
+    provenance : mapping of str to str
+        Put into the model's ``metadata_props``, names prefixed ``hccs_onnx.``, beside tool version and parameter hash.
+
+    Raises
+    ------
+    ModelError
+        If the opset is too old, or the model carries another ``hccs::HCCS`` function.
+
+    Examples
+    --------
+    >>> rewrite_graph(model, find_attention(model), params, {"calibration": "data-free"})  # doctest: +SKIP
+    """
+    targets = [item for item in found if item.reason is None]
+    graph = model.graph
+    opset = raise_opset(model)
+    _add_function(model, function_body("float", "norm", opset))
+    names = NameGenerator(graph)
+    zero = names.fresh("hccs_y_zero_point")
+    replacements = {item.index: _replacement(graph, item, params[item.logits], zero, names) for item in targets}
+    scales = [step for item in targets for step in item.scales]
+    bypassed = {graph.node[step.node].output[0]: step.data for step in scales}
+    dropped = {step.node for step in scales} | {node for item in targets if item.guard for node in item.guard.nodes}
+    nodes: list[onnx.NodeProto] = []
+    for index, node in enumerate(graph.node):
+        if index not in dropped:
+            nodes += replacements.get(index, [node])
+    for node in nodes:
+        _rename_inputs(node, bypassed)
+    loose = [name for index in dropped for name in graph.node[index].input]
+    nodes = _without_dead(graph, nodes, loose)
+    serialized = [node.SerializeToString() for node in nodes]
+    del graph.node[:]
+    graph.node.extend(onnx.NodeProto.FromString(data) for data in serialized)
+    graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [], [0.0]))
+    _drop_descriptions(graph)
+    _stamp(model, targets, params, provenance)
+
+
+def _replacement(
+    graph: onnx.GraphProto, item: AttentionSoftmax, params: HccsParams, zero: str, names: NameGenerator
+) -> list[onnx.NodeProto]:
+    """What takes the Softmax node's place: HCCS, with casts around it for half precision."""
+    softmax = graph.node[item.index]
+    params = params.in_units_of(item.factor)
+    x, y = softmax.input[0], item.probabilities
+    if item.dtype == "float32":
+        nodes = [make_node(params, x, zero, y, softmax.name)]
+    else:
+        wide, result = names.fresh(f"{y}_logits"), names.fresh(f"{y}_float")
+        nodes = [
+            helper.make_node("Cast", [x], [wide], name=f"{softmax.name}/logits", to=TensorProto.FLOAT),
+            make_node(params, wide, zero, result, softmax.name),
+            helper.make_node("Cast", [result], [y], name=f"{softmax.name}/cast", to=_ONNX_TYPES[item.dtype]),
+        ]
+    for node in nodes:
+        if hasattr(node, "metadata_props"):
+            node.metadata_props.extend(softmax.metadata_props)
+        node.doc_string = softmax.doc_string
+    return nodes
+
+
+def _rename_inputs(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
+    for position, name in enumerate(node.input):
+        if name in renamed:
+            node.input[position] = _follow(name, renamed)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _rename_inputs(inner, renamed)
+
+
+def _follow(name: str, renamed: Mapping[str, str]) -> str:
+    while name in renamed:
+        name = renamed[name]
+    return name
+
+
+def _add_function(model: onnx.ModelProto, body: onnx.FunctionProto) -> None:
+    present = [function for function in model.functions if (function.domain, function.name) == (DOMAIN, OP_TYPE)]
+    if present and present[0] != body:
+        remedy = "Rewrite the original model again, in one step"
+        raise ModelError(f"graph '{model.graph.name}'", "carries another hccs::HCCS function already", remedy=remedy)
+    if not present:
+        model.functions.append(body)
+    if all(entry.domain != DOMAIN for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+
+
+def _without_dead(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], loose: list[str]) -> list[onnx.NodeProto]:
+    """Leave out the nodes and initializers that only made what dropped nodes read (`loose`), and so on upwards."""
+    count = count_uses(nodes, graph.output)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    dead_nodes: set[int] = set()
+    dead: set[str] = set()
+    while loose:
+        name = loose.pop()
+        if name == "" or count[name] or name in dead:
+            continue
+        dead.add(name)
+        maker = makers.get(name)
+        if maker is not None and not any(count[output] for output in nodes[maker].output):
+            dead_nodes.add(maker)
+            count.subtract(nodes[maker].input)
+            loose += nodes[maker].input
+    _keep(graph.initializer, [tensor.name not in dead for tensor in graph.initializer])
+    return [node for index, node in enumerate(nodes) if index not in dead_nodes]
+
+
+def _drop_descriptions(graph: onnx.GraphProto) -> None:
+    """Remove shapes and quantisation annotations of tensors that are no longer there."""
+    present = {name for node in graph.node for name in node.output}
+    present.update(value.name for field in (graph.input, graph.output) for value in field)
+    present.update(tensor.name for tensor in graph.initializer)
+    _keep(graph.value_info, [value.name in present for value in graph.value_info])
+    _keep(graph.quantization_annotation, [entry.tensor_name in present for entry in graph.quantization_annotation])
+
+
+def _keep(field: MutableSequence[Any], wanted: list[bool]) -> None:
+    """Delete the entries of a repeated field that are not wanted, without copying the others."""
+    for position in reversed([index for index, keep in enumerate(wanted) if not keep]):
+        del field[position]
+
+
+def _stamp(
+    model: onnx.ModelProto,
+    targets: Sequence[AttentionSoftmax],
+    params: Mapping[str, HccsParams],
+    provenance: Mapping[str, str],
+) -> None:
+    listed = {item.logits: asdict(params[item.logits]) for item in targets}
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    stamps = {"version": __version__, "parameters_sha256": digest, **provenance}
+    entries = {entry.key: entry for entry in model.metadata_props}
+    for name, value in sorted(stamps.items()):
+        key = METADATA_PREFIX + name
+        if key in entries:
+            entries[key].value = value
+        else:
+            model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=value))

@@ -1,0 +1,186 @@
+"""A read-only view of a model's main graph: who makes and uses a tensor, its shape, and constants where they are small.
+
+Navigation is onnx-graphsurgeon's, on a skeleton of the model without weights; the model itself is never changed by it,
+so nothing that graphsurgeon does not keep (metadata, quantisation annotations, order) is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, numpy_helper, shape_inference
+
+from hccs_onnx.errors import ModelError
+from hccs_onnx.reference import Array
+
+Dim = int | str | None
+logger = logging.getLogger(__name__)
+
+SMALL = 1024  # elements; larger initializers stay out of the skeleton
+LOADABLE = 1 << 24  # elements; larger constants are not looked into
+
+
+class GraphView:
+    """Producers, consumers, shapes and small constants of a model's main graph.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        External data need not be loaded.
+    folder : pathlib.Path
+        Where external data lies.
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be imported.
+
+    Examples
+    --------
+    >>> from onnx import parser
+    >>> model = parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[2,n] x) => (y) {y = Softmax (x)}')
+    >>> view = GraphView(model, Path("."))
+    >>> view.dims("y"), view.producer("y").op
+    ((2, 'n'), 'Softmax')
+    """
+
+    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
+        self.opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        self._folder = folder
+        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        try:
+            graph = gs.import_onnx(_infer_shapes(_skeleton(model)))
+        except Exception as error:  # graphsurgeon has no error class of its own
+            problem = f"graph cannot be imported: {error}"
+            raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
+        self.nodes: list[gs.Node] = list(graph.nodes)
+        self.outputs = {tensor.name for tensor in graph.outputs}
+        self._tensors: dict[str, gs.Tensor] = graph.tensors()
+        self.float_type = _only_float_type(model)
+        self._index = {id(node): index for index, node in enumerate(self.nodes)}
+
+    def index(self, node: gs.Node) -> int:
+        """Position of a node in the model's node list."""
+        return self._index[id(node)]
+
+    def producer(self, name: str) -> gs.Node | None:
+        """Node that makes a tensor; None for inputs and initializers."""
+        tensor = self._tensors.get(name)
+        return tensor.inputs[0] if tensor is not None and tensor.inputs else None
+
+    def consumers(self, name: str) -> list[gs.Node]:
+        """Nodes of the main graph that read a tensor, each once."""
+        tensor = self._tensors.get(name)
+        nodes = {id(node): node for node in (tensor.outputs if tensor is not None else [])}
+        return list(nodes.values())
+
+    def only_used_by(self, name: str, node: gs.Node) -> bool:
+        """Whether `node` alone reads the tensor, once, and it is not a model output."""
+        tensor = self._tensors.get(name)
+        return tensor is not None and name not in self.outputs and [id(n) for n in tensor.outputs] == [id(node)]
+
+    def dims(self, name: str) -> tuple[Dim, ...] | None:
+        """Shape, with names for dynamic axes; None where even the rank is not known."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.shape is None:
+            return None
+        return tuple(dim if dim != "" else None for dim in tensor.shape)
+
+    def dtype(self, name: str) -> str | None:
+        """Element type as NumPy spells it, ``bfloat16`` as such; None where it is not known."""
+        tensor = self._tensors.get(name)
+        dtype = None if tensor is None else tensor.dtype
+        if dtype is None or dtype == 0:
+            return None
+        if isinstance(dtype, int):
+            return str(TensorProto.DataType.Name(dtype)).lower()
+        return str(np.dtype(dtype).name)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor depends on no model input (initializers, Constant nodes, and what is computed from them)."""
+        pending, seen = [name], set()
+        while pending:
+            current = pending.pop()
+            if current in seen or current == "":
+                continue
+            seen.add(current)
+            if current in self._initializers or isinstance(self._tensors.get(current), gs.Constant):
+                continue
+            node = self.producer(current)
+            if node is None or len(seen) > 64:  # an input of the model, or more than a constant's few steps
+                return False
+            pending += [tensor.name for tensor in node.inputs]
+        return True
+
+    def constant(self, name: str) -> Array | None:
+        """Value of a constant, through Identity and Cast; None if it is not one, or too large to look into."""
+        initializer = self._initializers.get(name)
+        if initializer is not None:
+            if int(np.prod(initializer.dims)) > LOADABLE:
+                return None
+            try:
+                return numpy_helper.to_array(initializer, base_dir=str(self._folder))
+            except (OSError, ValueError) as error:
+                logger.warning("initializer '%s' cannot be read: %s", name, error)
+                return None
+        tensor = self._tensors.get(name)
+        if isinstance(tensor, gs.Constant):
+            return np.asarray(tensor.values)
+        node = self.producer(name)
+        if node is None:
+            return None
+        if node.op == "Constant":
+            value = next(iter(node.attrs.values()), None)  # value, or one of value_float, value_ints, ...
+            return None if value is None else np.asarray(getattr(value, "values", value))
+        if node.op in ("Identity", "Cast"):
+            return self.constant(node.inputs[0].name)
+        return None
+
+    def scalar(self, name: str) -> float | None:
+        """Value of a constant with one element."""
+        dims = self.dims(name)
+        if dims is not None and any(isinstance(dim, int) and dim != 1 for dim in dims):
+            return None
+        value = self.constant(name)
+        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without large initializers' values."""
+    skeleton = onnx.ModelProto(ir_version=model.ir_version)
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    graph = skeleton.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        small = int(np.prod(tensor.dims)) <= SMALL and tensor.data_location != TensorProto.EXTERNAL
+        if small:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.append(TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type))
+    return skeleton
+
+
+def _only_float_type(model: onnx.ModelProto) -> str | None:
+    """The one floating-point type of the weights, a good guess for tensors that shape inference does not reach."""
+    floats: dict[int, str] = {
+        TensorProto.FLOAT: "float32",
+        TensorProto.FLOAT16: "float16",
+        TensorProto.BFLOAT16: "bfloat16",
+    }
+    types = {floats[tensor.data_type] for tensor in model.graph.initializer if tensor.data_type in floats}
+    return types.pop() if len(types) == 1 else None
+
+
+def _infer_shapes(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return shape_inference.infer_shapes(skeleton, data_prop=True)
+    except Exception as error:  # what cannot be inferred is only less known
+        logger.warning("shape inference failed: %s", error)
+        return skeleton

@@ -1,0 +1,1 @@
+"""The ONNX operator ``hccs::HCCS``: schema, function body, and Python implementations."""

@@ -1,0 +1,79 @@
+"""HCCS as Python operators of onnxruntime-extensions: slow, for prototypes and cross-checks.
+
+The extension takes no list attributes and copies outputs through Python lists, so a call costs tens of milliseconds and
+a model has to be prepared: each ``hccs::HCCS`` node gets its attributes as one JSON string, and the function body is
+dropped. For speed use the function body or the native library.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import onnx
+from onnx import helper
+
+from hccs_onnx.errors import HccsError
+from hccs_onnx.operator.evaluate import evaluate
+from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, is_hccs, params_from
+from hccs_onnx.reference import Array
+
+_ATTRIBUTE = "attributes"
+
+
+def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` (changed in place) in the form that the Python operators take.
+
+    Examples
+    --------
+    >>> from onnx import parser
+    >>> text = '<ir_version: 8, opset_import: ["": 17, "hccs": 1]> g (float[2] x, float z) => (float[2] y) '
+    >>> model = parser.parse_model(text + '{ y = hccs.HCCS <B = [300], S = [1], Dmax = [9]> (x, z) }')
+    >>> with_json_attributes(model).graph.node[0].attribute[0].s
+    b'{"B": [300], "Dmax": [9], "S": [1]}'
+    """
+    for node in filter(is_hccs, model.graph.node):
+        values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+        del node.attribute[:]
+        plain = {k: list(v) if not isinstance(v, (str, int, float)) else v for k, v in plain.items()}
+        node.attribute.append(helper.make_attribute(_ATTRIBUTE, json.dumps(plain, sort_keys=True)))
+    kept = [function for function in model.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)]
+    del model.functions[:]
+    model.functions.extend(kept)
+    return model
+
+
+@cache
+def register() -> str:
+    """Define the three type combinations under one name, once a process.
+
+    Returns
+    -------
+    str
+        Path of the extension library, for ``SessionOptions.register_custom_ops_library``.
+
+    Raises
+    ------
+    HccsError
+        If onnxruntime-extensions is not installed.
+
+    Examples
+    --------
+    >>> options.register_custom_ops_library(register())  # doctest: +SKIP
+    """
+    try:
+        import onnxruntime_extensions as extensions
+    except ImportError as error:
+        remedy = "Install onnxruntime-extensions, or use the function body"
+        raise HccsError("python backend", "onnxruntime-extensions is not installed", remedy=remedy) from error
+    types = extensions.PyCustomOpDef
+    for x, y in ((types.dt_float, types.dt_float), (types.dt_int8, types.dt_uint8), (types.dt_int8, types.dt_int16)):
+
+        @extensions.onnx_op(  # type: ignore[untyped-decorator, unused-ignore]
+            op_type=f"{DOMAIN}::{OP_TYPE}", inputs=[x, y], outputs=[y], attrs={_ATTRIBUTE: types.dt_string}
+        )
+        def hccs(x: Array, y_zero_point: Array, attributes: str) -> Array:
+            return evaluate(x, y_zero_point, params_from(json.loads(attributes)), f"{DOMAIN}::{OP_TYPE}")
+
+    return str(extensions.get_library_path())

@@ -1,0 +1,301 @@
+"""The rewritten model against the original: outputs, and each head's probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from hccs_onnx.backends import Backend, open_session
+from hccs_onnx.calibration.collect import run, with_outputs
+from hccs_onnx.calibration.data import DataSource, Samples, input_specs
+from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
+from hccs_onnx.graph.files import load_session, read_model
+from hccs_onnx.operator.schema import is_hccs
+from hccs_onnx.progress import progress
+from hccs_onnx.reference import Array
+
+_NEGLIGIBLE = 1e-20  # probability: a masked position's, whose loss costs nothing
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One float output, original against rewritten, over all samples.
+
+    Parameters
+    ----------
+    name : str
+        Output name.
+    max_difference, mean_difference : float
+        Absolute difference, in the output's units.
+    mean_cosine, worst_cosine : float
+        Cosine of the vectors of a sample's output along its last axis; 1 where both vectors are zero.
+    argmax_agreement : float or None
+        Share of samples with the same highest entry, for outputs (batch, class); else None.
+    """
+
+    name: str
+    max_difference: float
+    mean_difference: float
+    mean_cosine: float
+    worst_cosine: float
+    argmax_agreement: float | None
+
+
+@dataclass(frozen=True)
+class HeadComparison:
+    """One head's probabilities, original against rewritten, over all rows that are not padding.
+
+    Parameters
+    ----------
+    node : str
+        Node name, the same in both models.
+    head : int
+        Index of the head.
+    kl : float
+        Mean KL(Softmax in the original || HCCS in the rewritten model) over rows, nats; inf where HCCS gives 0 to what
+        Softmax does not. Includes what the layers below changed.
+    deficit : float
+        Mean of 1 - (sum of the row's HCCS probabilities).
+    """
+
+    node: str
+    head: int
+    kl: float
+    deficit: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of a comparison.
+
+    Parameters
+    ----------
+    outputs : tuple of OutputComparison
+        One for each float output of the model.
+    heads : tuple of HeadComparison
+        One for each head of each rewritten node.
+    samples : int
+        Feeds compared.
+    backend : str
+        What ran the rewritten model.
+    failures : tuple of str
+        Bounds that were not met; empty if all were.
+    """
+
+    outputs: tuple[OutputComparison, ...]
+    heads: tuple[HeadComparison, ...]
+    samples: int
+    backend: Backend
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the user demands of the rewritten model; None demands nothing.
+
+    Parameters
+    ----------
+    min_cosine : float, optional
+        Lowest mean cosine of any output, -1..1.
+    min_worst_cosine : float, optional
+        Lowest cosine of any vector of any output.
+    min_agreement : float, optional
+        Lowest argmax agreement of any class-score output, 0..1.
+    max_difference : float, optional
+        Highest absolute difference of any output.
+    """
+
+    min_cosine: float | None = None
+    min_worst_cosine: float | None = None
+    min_agreement: float | None = None
+    max_difference: float | None = None
+
+    def failures(self, outputs: Sequence[OutputComparison]) -> tuple[str, ...]:
+        """One line for each bound that an output misses. NaN misses every bound.
+
+        Examples
+        --------
+        >>> Bounds(min_cosine=0.99).failures([OutputComparison("y", 0.1, 0.01, 0.98, 0.9, None)])
+        ("output 'y': mean cosine is too low (0.980000, needs >= 0.99)",)
+        """
+        checks = (
+            ("mean cosine", "mean_cosine", self.min_cosine, 1),
+            ("worst cosine", "worst_cosine", self.min_worst_cosine, 1),
+            ("argmax agreement", "argmax_agreement", self.min_agreement, 1),
+            ("largest difference", "max_difference", self.max_difference, -1),
+        )
+        lines = []
+        for output in outputs:
+            for what, field, bound, sign in checks:
+                value = getattr(output, field)
+                if bound is None or value is None or sign * value >= sign * bound:
+                    continue
+                verdict, relation = ("low", ">=") if sign > 0 else ("high", "<=")
+                lines.append(f"output '{output.name}': {what} is too {verdict} ({value:.6f}, needs {relation} {bound})")
+        return tuple(lines)
+
+
+def verify(
+    original: Path | str,
+    rewritten: Path | str,
+    data: DataSource,
+    *,
+    backend: Backend = "function",
+    bounds: Bounds | None = None,
+) -> Verification:
+    """Run both models on the same samples and compare outputs and heads.
+
+    Parameters
+    ----------
+    original, rewritten : path
+        ONNX files.
+    data : path, iterable of feeds, or CalibrationDataReader
+        Samples for both.
+    backend : {'function', 'python'}
+        What runs HCCS nodes.
+    bounds : Bounds, optional
+        What to demand.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be read or run, or the two do not belong together.
+    DataError
+        If the data does not fit.
+
+    Examples
+    --------
+    >>> verify("encoder.onnx", "encoder.hccs.onnx", "samples.npz").outputs[0].mean_cosine  # doctest: +SKIP
+    0.97
+    """
+    paths = Path(original), Path(rewritten)
+    models = [read_model(path) for path in paths]
+    outputs = _shared_outputs(models[0], models[1], paths[1])
+    replaced = _replaced(models[0], models[1], paths)
+    samples = Samples(data, input_specs(models[0]))
+    probabilities = [item.probabilities for item in replaced]
+    first = load_session(with_outputs(models[0], probabilities), paths[0])
+    second = open_session(with_outputs(models[1], probabilities), paths[1], backend)
+    output_sums = {name: _OutputSums() for name in outputs}
+    head_sums = [_HeadSums(item.heads or 1) for item in replaced]
+    count = 0
+    for feed in progress(samples, "verifying", len(samples)):
+        expected = run(first, [*outputs, *probabilities], feed)
+        actual = run(second, [*outputs, *probabilities], feed)
+        for sums, left, right in zip(output_sums.values(), expected, actual, strict=False):
+            sums.add(left, right)
+        for head, left, right in zip(head_sums, expected[len(outputs) :], actual[len(outputs) :], strict=True):
+            head.add(left, right)
+        count += 1
+    compared = tuple(sums.result(name) for name, sums in output_sums.items() if sums.elements)
+    heads = tuple(
+        HeadComparison(item.node, index, float(kl), float(deficit))
+        for item, sums in zip(replaced, head_sums, strict=True)
+        for index, (kl, deficit) in enumerate(zip(*sums.result(), strict=True))
+    )
+    failures = (bounds or Bounds()).failures(compared)
+    return Verification(compared, heads, count, backend, failures)
+
+
+def _shared_outputs(original: onnx.ModelProto, rewritten: onnx.ModelProto, path: Path) -> list[str]:
+    names = [output.name for output in original.graph.output]
+    others = [output.name for output in rewritten.graph.output]
+    inputs = [[value.name for value in model.graph.input] for model in (original, rewritten)]
+    if names != others or inputs[0] != inputs[1]:
+        remedy = "Name the model and what rewrite made of it"
+        raise ModelError(str(path), "has other inputs or outputs than the original", remedy=remedy)
+    return names
+
+
+def _replaced(
+    original: onnx.ModelProto, rewritten: onnx.ModelProto, paths: tuple[Path, Path]
+) -> list[AttentionSoftmax]:
+    """The Softmax nodes of the original whose probabilities an HCCS node makes in the rewritten model."""
+    made_by = {name: node for node in rewritten.graph.node for name in node.output}
+    replaced = []
+    for item in find_attention(original, paths[0].parent):
+        node = made_by.get(item.probabilities)
+        if node is not None and node.op_type == "Cast":  # half precision
+            node = made_by.get(node.input[0])
+        if node is not None and is_hccs(node):
+            replaced.append(item)
+    count = sum(is_hccs(node) for node in rewritten.graph.node)
+    if count == 0:
+        raise ModelError(str(paths[1]), "holds no HCCS node", remedy="Rewrite the original first")
+    if count != len(replaced):
+        problem = f"{count - len(replaced)} of {count} HCCS nodes replace no Softmax of {paths[0]}"
+        raise ModelError(str(paths[1]), problem, remedy="Name the model that it was rewritten from")
+    return replaced
+
+
+class _OutputSums:
+    """Running comparison of one output; float outputs only."""
+
+    def __init__(self) -> None:
+        self.elements = self.vectors = self.labels = self.agreements = 0
+        self.difference = self.cosine = self.largest = 0.0
+        self.worst = np.inf
+
+    def add(self, expected: Array, actual: Array) -> None:
+        if not np.issubdtype(expected.dtype, np.floating) or expected.size == 0:
+            return
+        left, right = expected.astype(np.float64), actual.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            difference = np.where(left == right, 0.0, np.abs(left - right))
+        self.elements += difference.size
+        self.difference += float(difference.sum())
+        self.largest = float(np.maximum(self.largest, difference.max()))  # NaN stays
+        cosine = _cosine(np.atleast_1d(left), np.atleast_1d(right))
+        self.vectors += cosine.size
+        self.cosine += float(cosine.sum())
+        self.worst = float(np.minimum(self.worst, cosine.min()))
+        if left.ndim == 2 and left.shape[1] > 1:
+            self.labels += left.shape[0]
+            self.agreements += int(np.count_nonzero(left.argmax(axis=1) == right.argmax(axis=1)))
+
+    def result(self, name: str) -> OutputComparison:
+        agreement = self.agreements / self.labels if self.labels else None
+        mean = self.difference / self.elements
+        return OutputComparison(name, self.largest, mean, self.cosine / self.vectors, self.worst, agreement)
+
+
+class _HeadSums:
+    """Running comparison of the probabilities of one node."""
+
+    def __init__(self, heads: int) -> None:
+        self._kl, self._deficit, self._rows = np.zeros(heads), np.zeros(heads), np.zeros(heads, np.int64)
+
+    def add(self, expected: Array, actual: Array) -> None:
+        heads = self._rows.size
+        shape = (-1, heads, *expected.shape[-2:]) if expected.ndim >= 3 else (1, 1, *np.atleast_2d(expected).shape)
+        p, y = expected.reshape(shape).astype(np.float64), actual.reshape(shape).astype(np.float64)
+        total = y.sum(axis=-1)
+        counted = (p.sum(axis=-1) > 0.5) & (total > 0)  # a padded row sums to 0 behind a NaN guard
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(p > _NEGLIGIBLE, p * (np.log(p) - np.log(y / total[..., None])), 0.0)
+        self._kl += np.where(counted, terms.sum(axis=-1), 0.0).sum(axis=(0, 2))
+        self._deficit += np.where(counted, 1.0 - total, 0.0).sum(axis=(0, 2))
+        self._rows += counted.sum(axis=(0, 2))
+
+    def result(self) -> tuple[Array, Array]:
+        rows = np.maximum(self._rows, 1)
+        return self._kl / rows, self._deficit / rows
+
+
+def _cosine(left: Array, right: Array) -> Array:
+    """Cosine along the last axis; 1 for two zero vectors, 0 for one, NaN where either holds NaN."""
+    norms = np.linalg.norm(left, axis=-1), np.linalg.norm(right, axis=-1)
+    both_zero = (norms[0] == 0) & (norms[1] == 0)
+    product = norms[0] * norms[1]
+    cosine = (left * right).sum(axis=-1) / np.where(product == 0, 1.0, product)
+    result: Array = np.where(both_zero, 1.0, cosine)
+    return result

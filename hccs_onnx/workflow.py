@@ -1,0 +1,247 @@
+"""The steps of the main job, from file to file: inspect, calibrate, rewrite."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import get_args
+
+from hccs_onnx._version import __version__
+from hccs_onnx.calibration.collect import Collected, collect
+from hccs_onnx.calibration.data import DataSource, Samples, input_specs
+from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
+from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
+from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
+from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
+from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
+from hccs_onnx.graph.rewrite import rewrite_graph
+from hccs_onnx.operator.schema import is_hccs
+from hccs_onnx.params import DATA_FREE, HccsParams
+
+
+@dataclass(frozen=True)
+class RewriteReport:
+    """What a rewrite did.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        The new file.
+    found : tuple of AttentionSoftmax
+        Every Softmax of the model; those without a reason were rewritten.
+    params : mapping of str to HccsParams
+        Parameters by logits tensor, in nats.
+    calibration : str
+        ``data-free``, or the SHA-256 of the calibration.
+    """
+
+    output: Path
+    found: tuple[AttentionSoftmax, ...]
+    params: Mapping[str, HccsParams]
+    calibration: str
+
+    @property
+    def rewritten(self) -> tuple[AttentionSoftmax, ...]:
+        """The Softmax nodes that were replaced."""
+        return tuple(item for item in self.found if item.reason is None)
+
+
+def inspect(model: Path | str) -> list[AttentionSoftmax]:
+    """Every Softmax of a model: attention, or the reason why not.
+
+    Parameters
+    ----------
+    model : path
+        ONNX file; external data is not read.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read.
+
+    Examples
+    --------
+    >>> inspect("encoder.onnx")[0].heads  # doctest: +SKIP
+    12
+    """
+    path = Path(model)
+    return find_attention(read_model(path), path.parent)
+
+
+def calibrate(model: Path | str, data: DataSource, *, granularity: Granularity = "head") -> Calibration:
+    """Fit head parameters of least KL divergence to real samples.
+
+    Parameters
+    ----------
+    model : path
+        The original model.
+    data : path, iterable of feeds, or CalibrationDataReader
+        Samples, see `hccs_onnx.calibration.data.Samples`.
+    granularity : {'head', 'layer', 'global'}
+        What shares one set of parameters.
+
+    Returns
+    -------
+    Calibration
+        For float output.
+
+    Raises
+    ------
+    ModelError, DataError, CalibrationError
+        With what to do about it.
+
+    Examples
+    --------
+    >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
+    """
+    if granularity not in get_args(Granularity):
+        raise HccsError("granularity", "unknown", found=granularity, needs="head, layer or global")
+    path = Path(model)
+    proto = read_model(path)
+    targets = _attention(path, find_attention(proto, path.parent))
+    samples = Samples(data, input_specs(proto))
+    collected = collect(proto, path, targets, samples)
+    fits = _fit(collected, granularity)
+    softmaxes = tuple(
+        SoftmaxCalibration(item.node, item.logits, item.head_axis, sketch.longest, item.masked, heads)
+        for item, sketch, heads in zip(targets, collected.sketches, fits, strict=True)
+    )
+    return Calibration(
+        model_sha256=file_sha256(path),
+        tool_version=__version__,
+        profile="extended",
+        granularity=granularity,
+        output="float",
+        reciprocal="norm",
+        data_fingerprint=collected.fingerprint,
+        rows=sum(int(sketch.rows.sum()) for sketch in collected.sketches),
+        softmaxes=softmaxes,
+    )
+
+
+def rewrite(
+    model: Path | str,
+    output: Path | str | None = None,
+    *,
+    calibration: Calibration | None = None,
+    strict: bool = False,
+) -> RewriteReport:
+    """Replace attention's Softmax nodes by ``hccs::HCCS`` nodes, into a new file.
+
+    Parameters
+    ----------
+    model : path
+        ONNX file, not changed.
+    output : path, optional
+        New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
+    calibration : Calibration, optional
+        Parameters; without it the data-free default is used for every head.
+    strict : bool
+        Fail if a Softmax that looks like attention has to be left alone.
+
+    Returns
+    -------
+    RewriteReport
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read, holds no attention, or the output cannot be written.
+    MatchError
+        In strict mode.
+    CalibrationError
+        If the calibration is for another model, or does not cover this one.
+
+    Examples
+    --------
+    >>> rewrite("encoder.onnx").output  # doctest: +SKIP
+    PosixPath('encoder.hccs.onnx')
+    """
+    path = Path(model)
+    target = Path(output) if output is not None else default_output(path)
+    proto = read_model(path)
+    check_target(path, target)
+    if any(is_hccs(node) for node in proto.graph.node):
+        raise ModelError(str(path), "holds HCCS nodes already", remedy="Rewrite the original model")
+    found = tuple(find_attention(proto, path.parent))
+    targets = _attention(path, found)
+    left = [item for item in found if item.reason is not None and item.attention_like]
+    if strict and left:
+        problem = f"Softmax '{left[0].node}' looks like attention and cannot be rewritten: {left[0].reason}"
+        raise MatchError(str(path), problem, remedy="Leave out --strict to rewrite the others")
+    if calibration is None:
+        params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
+        source = "data-free"
+    else:
+        params = _calibrated(path, targets, calibration)
+        source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
+    rewrite_graph(proto, found, params, {"calibration": source})
+    write_model(proto, path, target)
+    return RewriteReport(target, found, params, source)
+
+
+def default_output(model: Path) -> Path:
+    """Where a rewritten model goes if the user does not say: beside the model, ``.hccs.onnx`` in place of ``.onnx``.
+
+    Examples
+    --------
+    >>> default_output(Path("encoder.onnx")).name
+    'encoder.hccs.onnx'
+    """
+    return model.with_name(model.name.removesuffix(".onnx") + ".hccs.onnx")
+
+
+def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftmax, ...]) -> list[AttentionSoftmax]:
+    """Those to be rewritten; an error if there are none."""
+    targets = [item for item in found if item.reason is None]
+    if targets:
+        return targets
+    if not found:
+        raise ModelError(str(path), "holds no Softmax node", remedy="Nothing to rewrite; was it fused away?")
+    problem = f"holds no attention ({len(found)} Softmax left alone, the first because {found[0].reason})"
+    raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
+
+
+def _fit(collected: Collected, granularity: Granularity) -> list[tuple[HeadFit, ...]]:
+    """Fitted heads for each Softmax."""
+    sketches = collected.sketches
+    if granularity == "head":
+        params = [fit_heads(sketch) for sketch in sketches]
+    else:
+        pooled = [sketch.pooled() for sketch in sketches]
+        if granularity == "global":
+            pooled = [reduce(operator.add, pooled)]
+        shared = [fit_heads(sketch)[0] for sketch in pooled] * (len(sketches) // len(pooled))
+        params = [[head] * sketch.rows.size for head, sketch in zip(shared, sketches, strict=True)]
+    return [
+        tuple(HeadFit(head, kl, 0.0) for head, kl in zip(heads, mean_kl(sketch, heads), strict=True))
+        for heads, sketch in zip(params, sketches, strict=True)
+    ]
+
+
+def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
+    """Parameters by logits tensor, once the calibration is known to be this model's."""
+    digest = file_sha256(path)
+    if calibration.model_sha256 != digest:
+        found, needs = calibration.model_sha256[:12], digest[:12]
+        remedy = "Calibrate this model"
+        raise CalibrationError(str(path), "calibration is for another model", found=found, needs=needs, remedy=remedy)
+    entries = {softmax.logits: softmax for softmax in calibration.softmaxes}
+    params = {}
+    for item in targets:
+        entry = entries.get(item.logits)
+        if entry is None:
+            raise CalibrationError(f"node '{item.node}'", "is not in the calibration", remedy="Calibrate again")
+        count = len(entry.heads)
+        if item.heads is not None and item.heads % count:
+            needs = f"1 or {item.heads}"
+            raise CalibrationError(
+                f"node '{item.node}'", "calibration has a wrong number of heads", found=count, needs=needs,
+                remedy="Calibrate again",
+            )  # fmt: skip
+        params[item.logits] = replace(entry.params, masked=item.masked)
+    return params
