@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
+
 Reciprocal = Literal["div", "clb", "norm"]
 OutputType = Literal["float", "uint8", "int16"]
 Profile = Literal["extended", "paper"]
@@ -130,7 +132,7 @@ class HccsParams:
         profile : {'extended', 'paper'}
             ``paper`` is what the published kernels compute exactly, ``extended`` what this project's do.
         n : int, optional
-            Row length. Bounds that depend on it are left out when it is not known.
+            Row length. Bounds that depend on it are left out when it is not known, or 0.
         heads : int, optional
             Size of the head axis, when known.
 
@@ -145,6 +147,7 @@ class HccsParams:
         ('head 0: floor B - S*Dmax is negative (-15829, needs >= 0)',)
         """
         reasons = list(_always(self, heads))
+        n = n or None  # a row of length 0 has no sum to be bounded
         for index, head in enumerate(self.heads):
             bounds = _paper(head, n) if profile == "paper" else _extended(head, n, output, self.reciprocal, self.masked)
             reasons += [f"head {index}: {reason}" for reason in (*_ranges(head), *bounds)]
@@ -169,7 +172,9 @@ def _ranges(head: HeadParams) -> tuple[str, ...]:
     )
     if not reasons:
         reasons = _bound("floor B - S*Dmax is negative", head.floor, 0)
-    if not (math.isfinite(head.scale) and head.scale > 0):
+    with np.errstate(over="ignore"):
+        scale = float(np.float32(head.scale))  # what nodes and kernels hold
+    if not (math.isfinite(scale) and scale > 0):
         reasons += (f"scale is not positive and finite ({head.scale}, needs > 0)",)
     return reasons
 

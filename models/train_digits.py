@@ -30,6 +30,7 @@ from torch.nn import functional
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
+IR_VERSION = 8  # nothing newer is used, and the oldest supported onnxruntime takes it
 SEED = 0
 CLASSES = 10
 SIDE = 8
@@ -297,6 +298,7 @@ def finish_model(path: Path) -> None:
     """
     model = onnx.load(path)
     strip_metadata(model)
+    model.ir_version = IR_VERSION
     check_no_local_paths(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

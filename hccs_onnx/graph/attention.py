@@ -150,8 +150,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
         self_attention=heads.self_attention(view, product.query, product.key),
-        # A float16 product without its scale could overflow.
-        scales=_absorbable(view, softmax, steps, product) if dtype == "float32" else (),
+        scales=_absorbable(view, softmax, steps, product),
         guard=guard,
     )
 
@@ -193,12 +192,14 @@ def _absorbable(
     total = 1.0
     user = softmax
     masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
-    for step in (*steps, None):
+    for step in (*steps, None):  # None: the product, with the scales before it
         node = view.nodes[product.node if step is None else step.node]
         if not view.only_used_by(node.outputs[0].name, user):
             return tuple(absorbed)
         for scale in product.scales if step is None else (step,):
-            if scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
+            # In half precision a product without its scale could overflow.
+            wide = view.dtype(view.nodes[scale.node].outputs[0].name) in ("float32", None)
+            if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
         if step is not None and step.mask is not None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 MAX_PROTO_BYTES = 2**31 - 1
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -93,12 +94,8 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
         remedy = "Save the model with external data first (onnx.save_model, save_as_external_data=True)"
         raise ModelError(str(target), "model is larger than a protobuf file can be (needs < 2 GiB)", remedy=remedy)
     data = model.SerializeToString(deterministic=True)
-    with writing_errors(target):
-        if source.resolve().parent != target.resolve().parent:
-            for location in external_locations(model):
-                _copy_external(source.parent / location, target.parent / location)
-        with atomic_file(target) as file:
-            file.write(data)
+    with writing_errors(target), _external_files(model, source.parent, target.parent), atomic_file(target) as file:
+        file.write(data)
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -219,16 +216,24 @@ def load_session(
     ModelError
         If onnxruntime refuses the model.
     """
+    import onnxruntime as ort
+
+    data = model.SerializeToString()
     if not external_locations(model):
-        return create_session(model.SerializeToString(), source, options)
-    # onnxruntime looks for external data beside the model file, so the copy has to lie there for a moment.
-    with (
-        writing_errors(source),
-        tempfile.NamedTemporaryFile(dir=source.parent, prefix=f".{source.stem}.", suffix=".onnx") as file,
-    ):
-        file.write(model.SerializeToString())
-        file.flush()
-        return create_session(file.name, source, options)
+        return create_session(data, source, options)
+    options = options or ort.SessionOptions()
+    options.add_session_config_entry(_EXTERNAL_FOLDER, str(source.parent.resolve()))
+    with suppress(ModelError):  # runtimes that do not know the entry cannot find the data
+        return create_session(data, source, options)
+    # They look for it beside the model file, so the copy has to lie there for a moment.
+    try:
+        with tempfile.NamedTemporaryFile(dir=source.parent, prefix=f".{source.stem}.", suffix=".onnx") as file:
+            file.write(data)
+            file.flush()
+            return create_session(file.name, source, options)
+    except OSError as error:
+        problem = f"cannot be run: no copy can be written beside it ({error.strerror or error})"
+        raise ModelError(str(source), problem, remedy="Make its folder writable, or use a newer onnxruntime") from error
 
 
 def create_session(
@@ -258,12 +263,24 @@ def _first_line(error: Exception) -> str:
     return lines[0].rstrip(".")
 
 
-def _copy_external(source: Path, target: Path) -> None:
-    if target.exists():
-        if not filecmp.cmp(source, target, shallow=False):
+@contextmanager
+def _external_files(model: onnx.ModelProto, source: Path, target: Path) -> Iterator[None]:
+    """External data of `model` in folder `target`, copied if that is not `source`; undone if the block fails."""
+    locations = external_locations(model) if source.resolve() != target.resolve() else []
+    missing = [location for location in locations if not (target / location).exists()]
+    for location in sorted(set(locations) - set(missing)):
+        if not filecmp.cmp(source / location, target / location, shallow=False):
             remedy = "Remove it, or write into another folder"
-            raise ModelError(str(target), "holds other data than the model's external data", remedy=remedy)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, atomic_file(target) as writer:
-        shutil.copyfileobj(reader, writer)
+            raise ModelError(str(target / location), "holds other data than the model's external data", remedy=remedy)
+    copied: list[Path] = []
+    try:
+        for location in missing:
+            (target / location).parent.mkdir(parents=True, exist_ok=True)
+            with (source / location).open("rb") as reader, atomic_file(target / location) as writer:
+                shutil.copyfileobj(reader, writer)
+            copied.append(target / location)
+        yield
+    except BaseException:
+        for path in copied:
+            path.unlink(missing_ok=True)
+        raise

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hccs_onnx.graph.view import GraphView
+from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
 
+MASKS = DEFAULT_MASK_GAP  # an addend at or below minus this leaves next to no probability
 HUGE = 1000.0  # logits; nothing that is added on purpose as a bias is this large
 _MOVES = ("Unsqueeze", "Squeeze", "Reshape", "Expand", "Transpose", "Slice", "Gather", "Identity", "Flatten", "Tile")
 _DEPTH = 16
@@ -23,7 +25,7 @@ class MaskLevels:
     Parameters
     ----------
     masks : bool
-        Some position may be masked: a value at or below -1000 occurs, or cannot be ruled out.
+        Some position may be masked: a value at or below -64 occurs, or cannot be ruled out.
     magnitude : float
         If every value is 0 or masks, the smallest magnitude of those that mask (inf if none does); 0 if there are other
         values, such as a position bias, or it cannot be told.
@@ -82,14 +84,14 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
         for factor, other in (inputs, inputs[::-1]):
             scalar = view.scalar(factor)
             # Integers times a huge number are 0 or huge. A positive product would push the others out: a mask as well.
-            if scalar is not None and abs(scalar) >= HUGE and _integral(view, other, depth - 1):
+            if scalar is not None and abs(scalar) >= MASKS and _integral(view, other, depth - 1):
                 return MaskLevels(masks=True, magnitude=abs(scalar))
     return UNKNOWN
 
 
 def _of_values(values: Array) -> MaskLevels:
     numbers = np.asarray(values, np.float64)
-    masking = numbers[numbers <= -HUGE]
+    masking = numbers[numbers <= -MASKS]
     if masking.size + np.count_nonzero(numbers == 0) < numbers.size:
         return MaskLevels(masks=bool(masking.size), magnitude=0.0)
     return MaskLevels(masks=bool(masking.size), magnitude=float(-masking.max()) if masking.size else math.inf)

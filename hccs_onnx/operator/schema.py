@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -147,13 +147,25 @@ def read_attributes(node: onnx.NodeProto) -> HccsParams:
     return params_from(given, f"node '{node.name}'")
 
 
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "B": ("a list of integers", lambda value: _is_list_of(int, value)),
+    "S": ("a list of integers", lambda value: _is_list_of(int, value)),
+    "Dmax": ("a list of integers", lambda value: _is_list_of(int, value)),
+    "scale": ("a list of floats", lambda value: _is_list_of((int, float), value)),
+    "head_axis": ("an integer", lambda value: isinstance(value, int)),
+    "reciprocal": ("a string", lambda value: isinstance(value, (str, bytes))),
+    "masked": ("an integer", lambda value: isinstance(value, int)),
+    "mask_gap": ("a float", lambda value: isinstance(value, (int, float))),
+}
+
+
 def params_from(attributes: Mapping[str, Any], subject: str = OP_TYPE) -> HccsParams:
     """`HccsParams` from attribute values, defaults filled in.
 
     Raises
     ------
     ParameterError
-        If B, S or Dmax is missing, or lists have lengths that do not fit.
+        If B, S or Dmax is missing, an attribute has the wrong type, or lists have lengths that do not fit.
 
     Examples
     --------
@@ -165,20 +177,27 @@ def params_from(attributes: Mapping[str, Any], subject: str = OP_TYPE) -> HccsPa
     missing = [name for name in ATTRIBUTES if name not in values]
     if missing:
         raise ParameterError(subject, f"attribute {', '.join(missing)} is missing", remedy="Write B, S and Dmax")
-    lists = [list(values[name]) for name in ("B", "S", "Dmax", "scale")]
-    count = max(len(items) for items in lists)
-    if any(len(items) not in (1, count) for items in lists):
-        lengths = ", ".join(f"{k} {len(v)}" for k, v in zip(("B", "S", "Dmax", "scale"), lists, strict=True))
+    for name, (kind, fits) in _KINDS.items():
+        if not fits(values[name]):
+            raise ParameterError(subject, f"attribute {name} has the wrong type", found=values[name], needs=kind)
+    lists = {name: list(values[name]) for name in ("B", "S", "Dmax", "scale")}
+    count = max(len(items) for items in lists.values())
+    if any(len(items) not in (1, count) for items in lists.values()):
+        lengths = ", ".join(f"{name} {len(items)}" for name, items in lists.items())
         raise ParameterError(subject, "attribute lists differ in length", found=lengths, needs=f"1 or {count} each")
-    columns = [items * count if len(items) == 1 else items for items in lists]
-    heads = tuple(HeadParams(int(b), int(s), int(d), float(scale)) for b, s, d, scale in zip(*columns, strict=True))
+    columns = [items * count if len(items) == 1 else items for items in lists.values()]
+    heads = tuple(HeadParams(b, s, d, float(scale)) for b, s, d, scale in zip(*columns, strict=True))
     reciprocal = values["reciprocal"]
     if isinstance(reciprocal, bytes):
         reciprocal = reciprocal.decode(errors="replace")
     return HccsParams(
         heads=heads,
-        head_axis=int(values["head_axis"]),
+        head_axis=values["head_axis"],
         reciprocal=reciprocal,
         masked=bool(values["masked"]),
         mask_gap=float(values["mask_gap"]),
     )
+
+
+def _is_list_of(kind: type | tuple[type, ...], value: Any) -> bool:
+    return not isinstance(value, (str, bytes)) and hasattr(value, "__len__") and all(isinstance(v, kind) for v in value)

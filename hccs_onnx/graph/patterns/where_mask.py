@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from hccs_onnx.graph.mask_levels import HUGE, MaskLevels
+from hccs_onnx.graph.mask_levels import MASKS, MaskLevels
 from hccs_onnx.graph.patterns.base import Step
 from hccs_onnx.graph.view import GraphView
 
@@ -17,6 +17,6 @@ def match(view: GraphView, node: gs.Node) -> list[Step]:
     _, first, second = (tensor.name for tensor in node.inputs)
     for data, fill in ((first, second), (second, first)):
         value = view.constant(fill)
-        if value is not None and value.size and np.all(value <= -HUGE):
+        if value is not None and value.size and np.all(value <= -MASKS):
             return [Step(view.index(node), data, mask=MaskLevels(True, float(-value.max())))]
     return []
