@@ -1,8 +1,8 @@
 """The fit: head parameters of least mean KL divergence, from a sketch.
 
-Before rounding, KL depends on the clip range c and the floor ratio r = F/B alone. A coarse search over a grid of both
-finds the basin, a few rounds of ever smaller local grids its bottom; then c and r become integers B, S, Dmax and a
-scale.
+KL depends on the clip range c and the floor ratio r = F/B, and on little else: the rounding of gaps to codes. A coarse
+search over a grid of both finds the basin, a few rounds of ever smaller local grids its bottom; then c and r become
+integers B, S, Dmax and a scale.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _LOWEST_RATIO = 1.0 / (MAX_SLOPE * MAX_CLIP_DISTANCE + 1)  # F = 1 at the larges
 _RATIOS = np.geomspace(_LOWEST_RATIO, 0.999, 40)
 _LOCAL = np.linspace(-1.0, 1.0, 9)
 _ROUNDS = 4
+# Bin 0 holds the row maxima, whose gap is 0 exactly, and is taken to lie there.
+_BIN_EDGES = np.append(0.0, (np.arange(GAP_BINS) + 0.5) * GAP_STEP)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def fit_heads(sketch: Sketch) -> list[HeadParams]:
 
 
 def mean_kl(sketch: Sketch, params: list[HeadParams]) -> list[float]:
-    """Mean KL(softmax || HCCS) of each head for given parameters, nats; gaps taken as not rounded to codes.
+    """Mean KL(softmax || HCCS) of each head for given parameters, nats.
 
     Examples
     --------
@@ -76,7 +78,8 @@ def mean_kl(sketch: Sketch, params: list[HeadParams]) -> list[float]:
     values = []
     for head, item in enumerate(params):
         objective = _Objective(sketch, head)
-        values.append(float(objective(np.array([item.clip_range]), np.array([item.floor_ratio]))[0, 0]))
+        at = np.array([item.clip_range]), np.array([item.floor_ratio])
+        values.append(float(objective(*at, item.Dmax)[0, 0]))
     return values
 
 
@@ -87,8 +90,7 @@ class _Objective:
         rows = float(sketch.rows[head])
         unit = FIXED_POINT * rows
         self._constant = (float(sketch.log_length[head]) - float(sketch.entropy[head])) / unit
-        self._mass = sketch.mass[head] / unit
-        self._tail = np.append(self._mass[::-1].cumsum()[::-1], 0.0)  # mass at and above each bin
+        self._mass_below = np.append(sketch.mass[head, 0], sketch.mass[head].cumsum()) / unit
         counts = sketch.headroom_rows[head]
         self._clip, self._bin = np.nonzero(counts)
         count = counts[self._clip, self._bin]
@@ -96,24 +98,24 @@ class _Objective:
         self._headroom = sketch.headroom[head][self._clip, self._bin] / (FIXED_POINT * count)
         self._starts = np.searchsorted(self._clip, np.arange(CLIPS.size + 1))
 
-    def __call__(self, clips: Array, ratios: Array) -> Array:
-        """KL in nats, shape (clip, ratio)."""
-        mass = np.stack([self._mass_term(clip, ratios) for clip in clips])
-        return self._constant - mass + self._total_term(clips, ratios)
+    def __call__(self, clips: Array, ratios: Array, distance: int = MAX_CLIP_DISTANCE) -> Array:
+        """KL in nats for gaps rounded to `distance` codes within the clip range, shape (clip, ratio)."""
+        return self._constant - self._mass_term(clips, ratios, distance) + self._total_term(clips, ratios)
 
     def on_grid(self, ratios: Array) -> Array:
         """KL on all clip ranges of the sketch's grid, shape (clip, ratio)."""
-        mass = np.stack([self._mass_term(clip, ratios) for clip in CLIPS])
+        mass = self._mass_term(CLIPS, ratios, MAX_CLIP_DISTANCE)
         return self._constant - mass + self._totals(0, CLIPS.size, ratios)
 
-    def _mass_term(self, clip: float, ratios: Array) -> Array:
-        """Mean of sum_i p_i * log(s_i/B)."""
-        first_floor = min(int(np.ceil(clip / GAP_STEP)), GAP_BINS)
-        share = np.arange(first_floor) * (GAP_STEP / clip)
+    def _mass_term(self, clips: Array, ratios: Array, distance: int) -> Array:
+        """Mean of sum_i p_i * log(s_i/B), shape (clip, ratio)."""
+        upper = np.outer(clips, (np.arange(distance) + 0.5) / distance)  # edges of the gap codes below the floor
+        below = np.interp(upper, _BIN_EDGES, self._mass_below)
+        mass = np.diff(below, axis=1, prepend=0.0)
+        floor = self._mass_below[-1] - below[:, -1:]
         with np.errstate(divide="ignore", invalid="ignore"):
-            sloped = np.log1p(-np.outer(1.0 - ratios, share)) @ self._mass[:first_floor]
-            floor = np.where(self._tail[first_floor] > 0, self._tail[first_floor] * np.log(ratios), 0.0)
-        result: Array = sloped + floor
+            sloped = mass @ np.log1p(-np.outer(np.arange(distance) / distance, 1.0 - ratios))
+            result: Array = sloped + np.where(floor > 0, floor * np.log(ratios), 0.0)
         return result
 
     def _totals(self, first: int, last: int, ratios: Array) -> Array:

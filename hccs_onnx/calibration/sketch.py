@@ -19,7 +19,7 @@ import numpy as np
 from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
 
-GAP_STEP = 1.0 / 64.0  # nats
+GAP_STEP = 1.0 / 256.0  # nats
 GAP_BINS = int(DEFAULT_MASK_GAP / GAP_STEP) + 1  # bin k holds gaps that round to k * GAP_STEP
 HEADROOM_BINS = 256
 HEADROOM_STEP = np.log(65536.0) / HEADROOM_BINS  # bin k holds headrooms with -log(h) in [k, k+1) steps
@@ -29,7 +29,7 @@ MASKED_ROW = -1000.0  # a row whose maximum lies below is a row of masked keys o
 
 def _clip_bins() -> Array:
     """Gap bins just below each clip range of the grid: about 9 % apart, from 1/4 nat to the mask gap."""
-    return np.unique(np.rint(np.geomspace(16, GAP_BINS - 1, 64)).astype(np.int64))
+    return np.unique(np.rint(np.geomspace(64, GAP_BINS - 1, 64)).astype(np.int64))
 
 
 CLIP_BINS = _clip_bins()
