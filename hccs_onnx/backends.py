@@ -13,13 +13,15 @@ from hccs_onnx.graph.files import load_session
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from hccs_onnx.operator.python_op import PythonSession
+
 Backend = Literal["function", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 def open_session(
     model: onnx.ModelProto, path: Path, backend: Backend = "function", options: ort.SessionOptions | None = None
-) -> ort.InferenceSession:
+) -> ort.InferenceSession | PythonSession:
     """A session in which ``hccs::HCCS`` nodes run by the chosen backend.
 
     Parameters
@@ -50,9 +52,9 @@ def open_session(
     if backend == "python":
         import onnxruntime as ort
 
-        from hccs_onnx.operator.python_op import register, with_json_attributes
+        from hccs_onnx.operator.python_op import PythonSession, register, with_json_attributes
 
         options = options or ort.SessionOptions()
         options.register_custom_ops_library(register())
-        return load_session(with_json_attributes(model), path, options)
+        return PythonSession(load_session(with_json_attributes(model), path, options))
     raise HccsError("backend", "unknown", found=backend, needs=f"one of {', '.join(BACKENDS)}")

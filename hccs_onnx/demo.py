@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.errors import HccsError, ModelError
+from hccs_onnx.errors import HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.files import create_session, writing_errors
+from hccs_onnx.graph.files import atomic_file, create_session, writing_errors
 from hccs_onnx.verify import Verification, verify
 
 _FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")
@@ -71,12 +70,11 @@ def prepare(folder: Path) -> None:
     ModelError
         If it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(str(folder), "is a file, not a folder", remedy="Choose another with -o")
     with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
-            shutil.copyfile(bundled_models() / name, folder / name)
+            with atomic_file(folder / name) as file:
+                file.write((bundled_models() / name).read_bytes())
 
 
 def walk(folder: Path, exporter: str) -> DemoResult:

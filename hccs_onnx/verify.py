@@ -108,6 +108,11 @@ class Bounds:
         Lowest argmax agreement of any class-score output, 0..1.
     max_difference : float, optional
         Highest absolute difference of any output.
+
+    Examples
+    --------
+    >>> Bounds(min_cosine=0.95, min_agreement=0.99).min_cosine
+    0.95
     """
 
     min_cosine: float | None = None
@@ -186,7 +191,7 @@ def verify(
     first = load_session(with_outputs(models[0], probabilities), paths[0])
     second = open_session(with_outputs(models[1], probabilities), paths[1], backend)
     output_sums = {name: _OutputSums() for name in outputs}
-    head_sums = [_HeadSums(item.heads or 1) for item in replaced]
+    head_sums = [_HeadSums(item) for item in replaced]
     count = 0
     for feed in progress(samples, "verifying", len(samples)):
         expected = run(first, [*outputs, *probabilities], feed)
@@ -260,7 +265,8 @@ class _OutputSums:
         self.worst = float(np.minimum(self.worst, cosine.min()))
         if left.ndim == 2 and left.shape[1] > 1:
             self.labels += left.shape[0]
-            self.agreements += int(np.count_nonzero(left.argmax(axis=1) == right.argmax(axis=1)))
+            agrees = (left.argmax(axis=1) == right.argmax(axis=1)) & ~np.isnan(right).any(axis=1)
+            self.agreements += int(np.count_nonzero(agrees))
 
     def result(self, name: str) -> OutputComparison:
         agreement = self.agreements / self.labels if self.labels else None
@@ -271,7 +277,9 @@ class _OutputSums:
 class _HeadSums:
     """Running comparison of the probabilities of one node."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, item: AttentionSoftmax) -> None:
+        heads = item.heads or 1
+        self._drop_padding = item.masked and item.self_attention
         self._kl, self._deficit, self._rows = np.zeros(heads), np.zeros(heads), np.zeros(heads, np.int64)
 
     def add(self, expected: Array, actual: Array) -> None:
@@ -279,7 +287,9 @@ class _HeadSums:
         shape = (-1, heads, *expected.shape[-2:]) if expected.ndim >= 3 else (1, 1, *np.atleast_2d(expected).shape)
         p, y = expected.reshape(shape).astype(np.float64), actual.reshape(shape).astype(np.float64)
         total = y.sum(axis=-1)
-        counted = (p.sum(axis=-1) > 0.5) & (total > 0)  # a padded row sums to 0 behind a NaN guard
+        counted = p.sum(axis=-1) > 0.5  # behind a NaN guard a row that is masked throughout sums to 0
+        if self._drop_padding and p.shape[-2] == p.shape[-1]:
+            counted &= (p > _NEGLIGIBLE).any(axis=-2)  # a position that is masked as a key in every row is padding
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(p > _NEGLIGIBLE, p * (np.log(p) - np.log(y / total[..., None])), 0.0)
         self._kl += np.where(counted, terms.sum(axis=-1), 0.0).sum(axis=(0, 2))
@@ -292,10 +302,9 @@ class _HeadSums:
 
 
 def _cosine(left: Array, right: Array) -> Array:
-    """Cosine along the last axis; 1 for two zero vectors, 0 for one, NaN where either holds NaN."""
-    norms = np.linalg.norm(left, axis=-1), np.linalg.norm(right, axis=-1)
-    both_zero = (norms[0] == 0) & (norms[1] == 0)
-    product = norms[0] * norms[1]
-    cosine = (left * right).sum(axis=-1) / np.where(product == 0, 1.0, product)
-    result: Array = np.where(both_zero, 1.0, cosine)
+    """Cosine along the last axis; 1 for equal vectors, 0 if one is zero, NaN where either is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        product = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
+        cosine = (left * right).sum(axis=-1) / np.where(product == 0, 1.0, product)
+    result: Array = np.where((left == right).all(axis=-1), 1.0, cosine)
     return result

@@ -15,7 +15,7 @@ from hccs_onnx.calibration.collect import Collected, collect
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
 from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
-from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
+from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
 from hccs_onnx.graph.rewrite import rewrite_graph
@@ -164,7 +164,7 @@ def rewrite(
     path = Path(model)
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
-    check_target(path, target)
+    check_target(target, path)
     if any(is_hccs(node) for node in proto.graph.node):
         raise ModelError(str(path), "holds HCCS nodes already", remedy="Rewrite the original model")
     found = tuple(find_attention(proto, path.parent))
@@ -178,6 +178,7 @@ def rewrite(
         source = "data-free"
     else:
         params = _calibrated(path, targets, calibration)
+        _check_legal(targets, params)
         source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
     rewrite_graph(proto, found, params, {"calibration": source})
     write_model(proto, path, target)
@@ -201,7 +202,9 @@ def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftma
     if targets:
         return targets
     if not found:
-        raise ModelError(str(path), "holds no Softmax node", remedy="Nothing to rewrite; was it fused away?")
+        raise ModelError(
+            str(path), "holds no Softmax node", remedy="Export it without fused attention operators, which hide it"
+        )
     problem = f"holds no attention ({len(found)} Softmax left alone, the first because {found[0].reason})"
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
@@ -225,6 +228,11 @@ def _fit(collected: Collected, granularity: Granularity) -> list[tuple[HeadFit, 
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
     """Parameters by logits tensor, once the calibration is known to be this model's."""
+    if calibration.output != "float":
+        remedy = "Calibrate for float output"
+        raise CalibrationError(
+            str(path), "calibration is for another output", found=calibration.output, needs="float", remedy=remedy
+        )
     digest = file_sha256(path)
     if calibration.model_sha256 != digest:
         found, needs = calibration.model_sha256[:12], digest[:12]
@@ -237,11 +245,24 @@ def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibr
         if entry is None:
             raise CalibrationError(f"node '{item.node}'", "is not in the calibration", remedy="Calibrate again")
         count = len(entry.heads)
-        if item.heads is not None and item.heads % count:
+        if item.heads is not None and count not in (1, item.heads):
             needs = f"1 or {item.heads}"
             raise CalibrationError(
                 f"node '{item.node}'", "calibration has a wrong number of heads", found=count, needs=needs,
                 remedy="Calibrate again",
             )  # fmt: skip
+        if entry.head_axis != item.head_axis:
+            raise CalibrationError(
+                f"node '{item.node}'", "calibration has a wrong head_axis", found=entry.head_axis,
+                needs=item.head_axis, remedy="Calibrate again",
+            )  # fmt: skip
         params[item.logits] = replace(entry.params, masked=item.masked)
     return params
+
+
+def _check_legal(targets: list[AttentionSoftmax], params: Mapping[str, HccsParams]) -> None:
+    for item in targets:
+        length = item.axis_length if isinstance(item.axis_length, int) else None
+        reasons = params[item.logits].violations("float", n=length, heads=item.heads)
+        if reasons:
+            raise ParameterError(f"node '{item.node}'", reasons[0], remedy="Calibrate again")

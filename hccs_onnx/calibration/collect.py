@@ -14,7 +14,7 @@ import onnx
 
 from hccs_onnx.calibration.data import Feed, Samples
 from hccs_onnx.calibration.sketch import Sketch
-from hccs_onnx.errors import CalibrationError, DataError
+from hccs_onnx.errors import CalibrationError, DataError, HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.files import load_session
 from hccs_onnx.progress import progress
@@ -22,6 +22,8 @@ from hccs_onnx.reference import Array
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    from hccs_onnx.operator.python_op import PythonSession
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +70,7 @@ def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSof
     sketches = [Sketch.empty(item.heads or 1) for item in softmaxes]
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
-        logits = dict(zip(names, run(session, names, feed), strict=True))
-        for sketch, item in zip(sketches, softmaxes, strict=True):
-            sketch.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
+        _add(sketches, softmaxes, dict(zip(names, run(session, names, feed), strict=True)))
         fingerprint += _fingerprint(feed)
     for sketch, item in zip(sketches, softmaxes, strict=True):
         if not sketch.rows.all():
@@ -78,6 +78,12 @@ def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSof
             problem = f"head {head} has no row to learn from: all are masked or not finite"
             raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
     return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}")
+
+
+def _add(sketches: Sequence[Sketch], softmaxes: Sequence[AttentionSoftmax], logits: dict[str, Array]) -> None:
+    """Sketch one batch of logits; a function of its own, so that they are gone before the next is made."""
+    for sketch, item in zip(sketches, softmaxes, strict=True):
+        sketch.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -94,7 +100,7 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     return model
 
 
-def run(session: ort.InferenceSession, names: Sequence[str], feed: Feed) -> list[Array]:
+def run(session: ort.InferenceSession | PythonSession, names: Sequence[str], feed: Feed) -> list[Array]:
     """Run a session on one feed.
 
     Raises
@@ -105,6 +111,8 @@ def run(session: ort.InferenceSession, names: Sequence[str], feed: Feed) -> list
     try:
         outputs: list[Array] = session.run(list(names), dict(feed))
         return outputs
+    except HccsError:
+        raise
     except Exception as error:  # onnxruntime raises many classes without a common base
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
         problem = f"onnxruntime fails on a sample ({shapes}): {str(error).splitlines()[0][:300].rstrip('.')}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,6 +19,8 @@ from hccs_onnx.errors import DataError
 from hccs_onnx.reference import Array
 
 Feed = Mapping[str, Array]
+# Encrypted members raise RuntimeError, unknown compressions NotImplementedError.
+_ZIP_ERRORS = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 class CalibrationDataReader(Protocol):
@@ -63,6 +66,10 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     for value in model.graph.input:
         if value.name in initializers:
             continue
+        if not value.type.HasField("tensor_type"):
+            raise DataError(
+                f"input '{value.name}'", "is not a tensor", remedy="Only models with tensor inputs can be run"
+            )
         tensor = value.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim]
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
@@ -102,13 +109,20 @@ class Samples:
         self._source = Path(source) if isinstance(source, str) else source
         self._specs = specs
         self.name = str(source) if isinstance(source, (str, Path)) else "data"
-        if isinstance(self._source, Path) and not self._source.exists():
-            raise DataError(self.name, "no such file or folder", remedy="Check --data")
+        if isinstance(self._source, Path):
+            try:
+                self._source.stat()
+            except FileNotFoundError as error:
+                raise DataError(self.name, "no such file or folder", remedy="Check --data") from error
+            except OSError as error:
+                raise DataError(self.name, f"cannot be read ({error.strerror})", remedy="Check --data") from error
 
     def __len__(self) -> int:
         """Number of feeds where it can be told without reading them, else 0."""
         if not isinstance(self._source, Path):
-            return len(self._source) if isinstance(self._source, Sized) else 0
+            if hasattr(self._source, "get_next") or not isinstance(self._source, Sized):
+                return 0
+            return len(self._source)
         if self._source.is_dir():
             return len(_npz_files(self._source) or _data_sets(self._source))
         with _open_npz(self._source) as archive:
@@ -189,15 +203,16 @@ def _npz_feeds(file: Path, specs: list[InputSpec]) -> Iterator[tuple[str, Feed]]
             remedy = "Leave some out, or export the model with a dynamic batch"
             raise DataError(str(file), "samples do not fill the model's batch", found=count, needs=needs, remedy=remedy)
         members = _members(archive, str(file))
-        readers = {member.name: member.rows(batch) for member in members}
-        for start in range(0, count, batch):
-            yield f"{file}: sample {start}", {name: next(rows) for name, rows in readers.items()}
+        with ExitStack() as stack:
+            readers = {member.name: stack.enter_context(closing(member.rows(batch))) for member in members}
+            for start in range(0, count, batch):
+                yield f"{file}: sample {start}", {name: next(rows) for name, rows in readers.items()}
 
 
 def _open_npz(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _ZIP_ERRORS as error:
         remedy = "Write it with numpy.savez"
         raise DataError(str(file), "is not an .npz archive", remedy=remedy) from error
 
@@ -222,7 +237,7 @@ class _Member:
     dtype: np.dtype[Any]
     fortran: bool
 
-    def rows(self, batch: int) -> Iterator[Array]:
+    def rows(self, batch: int) -> Generator[Array, None, None]:
         """Consecutive blocks of `batch` rows."""
         if self.fortran and len(self.shape) > 1:
             whole = self.read_all()
@@ -244,7 +259,7 @@ class _Member:
     def _array(self, stream: IO[bytes], size: int) -> Array:
         try:
             data = stream.read(size)
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        except _ZIP_ERRORS:
             data = b""
         if len(data) != size:
             raise DataError(f"{self.archive.filename}: array '{self.name}'", "is damaged", remedy="Write it again")
@@ -257,7 +272,7 @@ def _members(archive: zipfile.ZipFile, subject: str) -> list[_Member]:
         try:
             with archive.open(file) as stream:
                 shape, fortran, dtype = _npy_header(stream)
-        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except (ValueError, *_ZIP_ERRORS) as error:
             remedy = "Write it with numpy.savez"
             raise DataError(subject, f"array '{file}' cannot be read", remedy=remedy) from error
         members.append(_Member(archive, file, file.removesuffix(".npy"), shape, dtype, fortran))
@@ -285,6 +300,9 @@ def _check_names(given: Iterable[str], specs: list[InputSpec], subject: str) -> 
 
 def _checked(feed: Feed, specs: list[InputSpec], subject: str) -> Feed:
     """The feed as arrays, once its names, types, shapes and values fit the model."""
+    if not hasattr(feed, "keys"):
+        remedy = "Give dicts of input name to array"
+        raise DataError(subject, "is not a mapping", found=type(feed).__name__, remedy=remedy)
     _check_names(feed, specs, subject)
     arrays = {name: np.asarray(value) for name, value in feed.items()}
     for spec in specs:
@@ -292,7 +310,7 @@ def _checked(feed: Feed, specs: list[InputSpec], subject: str) -> Feed:
         what = f"{subject}: input '{spec.name}'"
         if value.dtype != spec.dtype:
             remedy = f"Convert it with .astype('{spec.dtype.name}')"
-            raise DataError(what, "has the wrong type", found=value.dtype.name, needs=spec.dtype.name, remedy=remedy)
+            raise DataError(what, "has the wrong type", found=value.dtype, needs=spec.dtype, remedy=remedy)
         if spec.shape is not None and not _fits(value.shape, spec.shape):
             needs = "[" + ", ".join("?" if dim is None else str(dim) for dim in spec.shape) + "]"
             remedy = "Pad or cut the data, or export the model with dynamic axes"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -110,18 +111,19 @@ class Calibration:
             If it cannot be read, is not a calibration file, or holds illegal parameters.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
         except OSError as error:
             raise CalibrationError(
                 str(path), f"cannot be read ({error.strerror})", remedy="Check --calibration"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CalibrationError(str(path), "is not JSON", remedy="Calibrate again") from error
         _check_schema(content, str(path))
         softmaxes = tuple(_softmax(entry) for entry in content.pop("softmaxes"))
         del content["format"], content["version"]
         for softmax in softmaxes:
-            reasons = softmax.params.violations(content["output"], profile=content["profile"], n=softmax.longest)
+            params = replace(softmax.params, reciprocal=content["reciprocal"])
+            reasons = params.violations(content["output"], profile=content["profile"], n=softmax.longest)
             if reasons:
                 remedy = "Calibrate again, or put the number right"
                 raise CalibrationError(f"{path}: node '{softmax.node}'", reasons[0], remedy=remedy)
@@ -129,8 +131,21 @@ class Calibration:
 
 
 def _softmax(entry: dict[str, Any]) -> SoftmaxCalibration:
-    heads = tuple(HeadFit(**{**head, "params": HeadParams(**head["params"])}) for head in entry["heads"])
+    heads = tuple(_head_fit(head) for head in entry["heads"])
     return SoftmaxCalibration(**{**entry, "heads": heads})
+
+
+def _head_fit(entry: dict[str, Any]) -> HeadFit:
+    params = entry["params"]  # JSON Schema takes 127.0 for an integer
+    integers = {name: int(params[name]) for name in ("B", "S", "Dmax")}
+    return HeadFit(HeadParams(**integers, scale=float(params["scale"])), entry["kl"], entry["deficit"])
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 @cache

@@ -119,6 +119,7 @@ class Sketch:
         if gap.shape[0] == 0:
             return
         weight = np.where(live, np.exp(-gap), 0.0)
+        gap = np.minimum(gap, CLIPS[-1])  # farther keys weigh nothing and are below no clip range
         total = weight.sum(axis=-1, keepdims=True)
         mass = weight / total
         length = np.count_nonzero(live, axis=-1)

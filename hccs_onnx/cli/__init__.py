@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 from hccs_onnx._version import __version__
 from hccs_onnx.cli import calibrate, demo, inspect, rewrite, verify
+from hccs_onnx.cli.common import note
 from hccs_onnx.errors import ExitStatus, HccsError
 
 _COMMANDS = (inspect, calibrate, rewrite, verify, demo)
@@ -44,17 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 ok, 1 the user's input is wrong, 2 usage, 3 not verified, 130 interrupted.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     options = parser().parse_args(arguments)
     try:
         status = options.run(options)
         sys.stdout.flush()
         return int(status)
     except HccsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return int(error.exit_status)
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        note(f"interrupted; {getattr(options, 'when_interrupted', 'nothing was written')}")
         return int(ExitStatus.INTERRUPTED)
     except BrokenPipeError:  # the reader of stdout went away, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return int(ExitStatus.OK)
+    except OSError as error:  # files have errors of their own, so it is stdout
+        _silence_stdout()
+        note(f"error: {error.filename or 'stdout'}: cannot be written ({error.strerror or error}).")
+        return int(ExitStatus.BAD_INPUT)
+
+
+def _silence_stdout() -> None:
+    """Drop what is left in stdout's buffer, which the interpreter would try to write at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
 from hccs_onnx.errors import ExitStatus
+from hccs_onnx.graph.files import check_source, check_target
 
 
 def add(commands: Any) -> None:
@@ -34,7 +35,9 @@ def add_granularity(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:
+    check_source(options.model)
     output = options.output or options.model.with_name(options.model.name.removesuffix(".onnx") + ".hccs.json")
+    check_target(output, options.model, options.data)  # before any long work
     calibration = workflow.calibrate(options.model, options.data, granularity=options.granularity)
     calibration.save(output)
     print(summary(calibration))

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     help_text = "walk the whole road on a bundled model: inspect, calibrate, rewrite, verify"
     parser = add_command(commands, "demo", help_text, "python -m hccs_onnx demo -o hccs-demo")
     parser.add_argument("-o", "--output", type=Path, default=Path("hccs-demo"), help="folder to leave the files in")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, when_interrupted="what was finished is in the output folder")
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:

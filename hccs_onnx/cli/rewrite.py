@@ -11,7 +11,7 @@ from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.calibrate import add_granularity
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note
 from hccs_onnx.errors import ExitStatus
-from hccs_onnx.graph.files import check_target
+from hccs_onnx.graph.files import check_source, check_target
 
 
 def add(commands: Any) -> None:
@@ -33,8 +33,10 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> ExitStatus:
     calibration = None
+    check_source(options.model)
     output = options.output or workflow.default_output(options.model)
-    check_target(options.model, output)  # before any long work
+    inputs = (options.model, options.data, options.calibration)
+    check_target(output, *(path for path in inputs if path is not None))  # before any long work
     if options.calibration is not None:
         calibration = Calibration.load(options.calibration)
     elif options.data is not None:

@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print_json(_finite({**asdict(result), "passed": not result.failures}))
     else:
         print(summary(result))
-        print("FAILED" if result.failures else "passed" if any(vars(bounds).values()) else "no bounds given")
+        print("FAILED" if result.failures else "passed" if bounds != Bounds() else "no bounds given")
     for failure in result.failures:
         note(f"error: {options.rewritten}: {failure}. Calibrate with more or better data, or lower the bound.")
     return ExitStatus.NOT_VERIFIED if result.failures else ExitStatus.OK

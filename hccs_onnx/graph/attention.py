@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 
+from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
 from hccs_onnx.graph.mask_levels import MaskLevels
-from hccs_onnx.graph.names import subgraphs
+from hccs_onnx.graph.names import is_default_domain, subgraphs
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
@@ -29,7 +30,7 @@ class AttentionSoftmax:
     Parameters
     ----------
     node : str
-        Node name.
+        Node name, or its output's where it has none.
     index : int
         Position in the main graph's node list; -1 for a node elsewhere.
     logits : str
@@ -108,11 +109,16 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     >>> [item.heads for item in find_attention(onnx.load("encoder.onnx"))]  # doctest: +SKIP
     [12, 12, 12, 12, 12, 12]
     """
-    if not any(node.op_type == "Softmax" for node in _all_nodes(model)):
+    if not any(_is_softmax(node) for node in _all_nodes(model)):
         return []
     view = GraphView(model, folder)
-    found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
-    return found + list(_elsewhere(model))
+    try:
+        found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
+        return found + list(_elsewhere(model))
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
+        problem = f"graph is not valid: {type(error).__name__} {error}"
+        raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
 
 
 def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
@@ -126,7 +132,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
 
     path = _walk(view, logits, _STEPS)
     elsewhere = value_product.match(view, probabilities)
-    dtype = view.dtype(logits) or view.float_type
+    dtype = view.float_dtype(logits)
     reason = _axis_problem(view, softmax, dims)
     if reason is None and isinstance(path, NoMatch):
         reason = path.reason
@@ -137,11 +143,11 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
     if reason is not None or isinstance(path, NoMatch) or dtype is None:
         similar = elsewhere is None or not isinstance(path, NoMatch)
         return AttentionSoftmax(
-            softmax.name, index, logits, probabilities, reason, attention_like=similar, axis_length=length
+            view.label(softmax), index, logits, probabilities, reason, attention_like=similar, axis_length=length
         )
     steps, product = path
     return AttentionSoftmax(
-        node=softmax.name,
+        node=view.label(softmax),
         index=index,
         logits=logits,
         probabilities=probabilities,
@@ -198,7 +204,7 @@ def _absorbable(
             return tuple(absorbed)
         for scale in product.scales if step is None else (step,):
             # In half precision a product without its scale could overflow.
-            wide = view.dtype(view.nodes[scale.node].outputs[0].name) in ("float32", None)
+            wide = view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
@@ -215,10 +221,19 @@ def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
         places += [(f"a subgraph of {node.op_type} '{node.name}'", graph.node) for graph in subgraphs(node)]
     for place, nodes in places:
         for node in _nested(nodes):
-            if node.op_type == "Softmax":
+            if _is_softmax(node):
                 yield AttentionSoftmax(
-                    node.name, -1, node.input[0], node.output[0], f"lies in {place}", attention_like=True
+                    node.name or node.output[0],
+                    -1,
+                    node.input[0],
+                    node.output[0],
+                    f"lies in {place}",
+                    attention_like=True,
                 )
+
+
+def _is_softmax(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Softmax" and is_default_domain(node.domain)
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

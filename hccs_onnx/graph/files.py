@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +43,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        If there is no such file, or it is not an ONNX model.
+        If there is no such file, it is not an ONNX model, or its external data leads out of its folder.
 
     Examples
     --------
@@ -49,10 +51,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     Traceback (most recent call last):
     hccs_onnx.errors.ModelError: missing.onnx: no such file. Check the path.
     """
-    if not path.exists():
-        raise ModelError(str(path), "no such file", remedy="Check the path")
-    if path.is_dir():
-        raise ModelError(str(path), "is a folder, not an ONNX file", remedy="Name the .onnx file in it")
+    check_source(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
@@ -63,6 +62,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(str(path), "is not an ONNX file, or is truncated", remedy=remedy) from error
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise ModelError(str(path), "is not an ONNX model (no graph with outputs in it)", remedy="Export it again")
+    external_locations(model)  # refuses those that lead out of the folder
     return model
 
 
@@ -89,7 +89,10 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
     --------
     >>> write_model(model, Path("a.onnx"), Path("b.onnx"))  # doctest: +SKIP
     """
-    check_target(source, target)
+    external = external_locations(model)
+    check_target(
+        target, source, *(folder / location for folder in (source.parent, target.parent) for location in external)
+    )
     if model.ByteSize() > MAX_PROTO_BYTES:
         remedy = "Save the model with external data first (onnx.save_model, save_as_external_data=True)"
         raise ModelError(str(target), "model is larger than a protobuf file can be (needs < 2 GiB)", remedy=remedy)
@@ -98,8 +101,26 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
         file.write(data)
 
 
-def check_target(source: Path, target: Path) -> None:
-    """Refuse, before any work is done, a target that is the source or cannot be created.
+def check_source(path: Path) -> None:
+    """Refuse a model file that is not there.
+
+    Raises
+    ------
+    ModelError
+        With what to do instead.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise ModelError(str(path), "no such file", remedy="Check the path") from error
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read ({error.strerror})", remedy="Check the path") from error
+    if stat.S_ISDIR(mode):
+        raise ModelError(str(path), "is a folder, not an ONNX file", remedy="Name the .onnx file in it")
+
+
+def check_target(target: Path, *sources: Path) -> None:
+    """Refuse, before any work is done, a target that is one of the sources or cannot be written.
 
     Raises
     ------
@@ -110,17 +131,32 @@ def check_target(source: Path, target: Path) -> None:
     --------
     >>> check_target(Path("a.onnx"), Path("a.onnx"))
     Traceback (most recent call last):
-    hccs_onnx.errors.ModelError: a.onnx: output is the input file. Choose another name with -o.
+    hccs_onnx.errors.ModelError: a.onnx: output is an input file. Choose another name with -o.
     """
-    if source.resolve() == target.resolve():
-        raise ModelError(str(target), "output is the input file", remedy="Choose another name with -o")
-    folder = target.resolve().parent
-    if not folder.is_dir():
-        raise ModelError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
-    if target.is_dir():
-        raise ModelError(str(target), "is a folder, not a file", remedy="Choose another name with -o")
+    remedy = "Choose another name with -o"
+    place = os.path.realpath(target)
+    if place in [os.path.realpath(source) for source in sources]:
+        raise ModelError(str(target), "output is an input file", remedy=remedy)
+    folder = target.parent
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except OSError:
+        is_folder = False
+    if not is_folder:
+        raise ModelError(str(target), f"folder {folder} does not exist", remedy="Create it first")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link to itself can be replaced
+            raise ModelError(str(target), f"cannot be written ({error.strerror})", remedy=remedy) from error
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise ModelError(str(target), f"is {kind}, not a file", remedy=remedy)
     if not os.access(folder, os.W_OK):
-        raise ModelError(str(target), f"folder {target.parent} is not writable", remedy="Choose another with -o")
+        raise ModelError(str(target), f"folder {folder} is not writable", remedy="Choose another with -o")
 
 
 @contextmanager
@@ -171,7 +207,7 @@ def external_locations(model: onnx.ModelProto) -> list[str]:
         if tensor.data_location == TensorProto.EXTERNAL:
             locations.update(entry.value for entry in tensor.external_data if entry.key == "location")
     for location in locations:
-        if Path(location).is_absolute() or ".." in Path(location).parts:
+        if _leads_out(location):
             raise ModelError(f"external data '{location}'", "leads out of the model's folder", remedy="Move it inside")
     return sorted(locations)
 
@@ -186,6 +222,44 @@ def all_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
             for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
                 yield from all_tensors(subgraph)
+
+
+def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
+    """A tensor whose data is in it: itself, or a copy with the data of its external file, links followed.
+
+    Parameters
+    ----------
+    tensor : onnx.TensorProto
+        Not changed.
+    folder : pathlib.Path
+        The model's folder.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> with_external_data(TensorProto(name="w", data_location=TensorProto.EXTERNAL), Path())
+    Traceback (most recent call last):
+    FileNotFoundError: external data of 'w' has no location
+    """
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location or _leads_out(location):
+        raise FileNotFoundError(f"external data of '{tensor.name}' has no location")
+    loaded = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    with (folder / location).open("rb") as file:
+        file.seek(int(entries.get("offset", 0)))
+        loaded.raw_data = file.read(int(entries["length"]) if "length" in entries else -1)
+    return loaded
+
+
+def _leads_out(location: str) -> bool:
+    return Path(location).is_absolute() or ".." in Path(location).parts
 
 
 def file_sha256(path: Path) -> str:
@@ -222,7 +296,7 @@ def load_session(
     if not external_locations(model):
         return create_session(data, source, options)
     options = options or ort.SessionOptions()
-    options.add_session_config_entry(_EXTERNAL_FOLDER, str(source.parent.resolve()))
+    options.add_session_config_entry(_EXTERNAL_FOLDER, os.path.realpath(source.parent))
     with suppress(ModelError):  # runtimes that do not know the entry cannot find the data
         return create_session(data, source, options)
     # They look for it beside the model file, so the copy has to lie there for a moment.
@@ -250,7 +324,7 @@ def create_session(
 
     if options is None:
         options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised; no second report on stderr
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many classes without a common base
@@ -266,7 +340,11 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def _external_files(model: onnx.ModelProto, source: Path, target: Path) -> Iterator[None]:
     """External data of `model` in folder `target`, copied if that is not `source`; undone if the block fails."""
-    locations = external_locations(model) if source.resolve() != target.resolve() else []
+    locations = external_locations(model) if os.path.realpath(source) != os.path.realpath(target) else []
+    for location in locations:
+        if not (source / location).is_file():
+            remedy = "Put it beside the model"
+            raise ModelError(str(source / location), "is missing (external data of the model)", remedy=remedy)
     missing = [location for location in locations if not (target / location).exists()]
     for location in sorted(set(locations) - set(missing)):
         if not filecmp.cmp(source / location, target / location, shallow=False):

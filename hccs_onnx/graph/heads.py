@@ -39,7 +39,7 @@ def count_heads(view: GraphView, logits: str, query: str) -> int | None:
     if len(dims) < 3:
         return 1
     if len(dims) == 3:
-        split = _heads_from_reshape(view, query)
+        split = _folded_heads(view, query)
         return split if split and (not isinstance(dims[0], int) or dims[0] % split == 0) else 1
     if isinstance(dims[-3], int):
         return dims[-3]
@@ -98,21 +98,49 @@ def _is_one_number(view: GraphView, name: str) -> bool:
     return node is not None and node.op == "Unsqueeze" and view.dims(node.inputs[0].name) in ((), None)
 
 
-def _heads_from_reshape(view: GraphView, name: str) -> int | None:
-    """E // d for the reshape (..., E) to (..., heads, d) or (..., batch*heads, d) that made the queries."""
+def _folded_heads(view: GraphView, query: str) -> int | None:
+    """Heads in the first axis (batch*heads) of the queries, the batch outermost, as the reshapes that made it tell."""
+    axis, folded = 0, True  # the axis that holds the heads, and whether the batch is in it as well
+    name = query
     for _ in range(_DEPTH):
         node = view.producer(name)
-        if node is None:
+        source = _data_input(view, node) if node is not None else ""
+        if node is None or source == "" or node.op in ("MatMul", "Gemm"):
             return None
-        if node.op == "Reshape":
-            before = view.dims(node.inputs[0].name)
-            after = view.dims(node.outputs[0].name) or _reshape_target(view, node.inputs[1].name)
-            wide, narrow = before[-1] if before else None, after[-1] if after else None
-            if isinstance(wide, int) and isinstance(narrow, int) and wide > narrow > 0 and wide % narrow == 0:
-                return wide // narrow
+        if node.op == "Transpose":
+            axis = node.attrs["perm"][axis] if "perm" in node.attrs else -1 - axis
+        elif node.op == "Reshape":
+            before = partial_dims(view, source)
+            after = _reshape_target(view, node.inputs[1].name) or view.dims(name)
+            width = _width(view, source)
+            if after is None:
+                return None
+            narrow = after[-1]
+            if width is not None and isinstance(narrow, int) and axis == len(after) - 2 and width > narrow > 0:
+                return width // narrow if width % narrow == 0 else None  # (..., E) to (..., [batch*]heads, d)
+            if not folded or before is None or len(before) != len(after) + 1:
+                return None
+            if isinstance(before[axis], int) and before[axis] == after[axis] != 1:
+                return None  # it is not (batch, heads) that is folded
+            axis, folded = axis + 1, False
+        name = source
+    return None
+
+
+def _width(view: GraphView, name: str) -> int | None:
+    """Size of the last axis, also where only the weights of a projection tell."""
+    for _ in range(_DEPTH):
+        dims = view.dims(name)
+        if dims and isinstance(dims[-1], int):
+            return dims[-1]
+        node = view.producer(name)
+        if node is None or node.op not in (*_ELEMENTWISE, "MatMul"):
+            return None
+        for tensor in node.inputs:
+            dims = view.dims(tensor.name) if view.is_constant(tensor.name) else None
+            if dims and isinstance(dims[-1], int) and dims[-1] > 1:
+                return dims[-1]
         name = _data_input(view, node)
-        if name == "":
-            return None
     return None
 
 

@@ -8,6 +8,11 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 
+def is_default_domain(domain: str) -> bool:
+    """Whether `domain` is that of the standard operators, under either of its names."""
+    return domain in ("", "ai.onnx")
+
+
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Graphs in a node's attributes."""
     graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]

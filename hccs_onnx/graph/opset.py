@@ -7,7 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.names import NameGenerator, nested_graphs
+from hccs_onnx.graph.names import NameGenerator, is_default_domain, nested_graphs
 from hccs_onnx.operator.body import MIN_OPSET
 
 OLDEST_OPSET = 11
@@ -15,7 +15,7 @@ OLDEST_OPSET = 11
 
 def default_opset(model: onnx.ModelProto) -> int:
     """Version of the default operator domain that a model imports, 0 if none."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    return max((entry.version for entry in model.opset_import if is_default_domain(entry.domain)), default=0)
 
 
 def raise_opset(model: onnx.ModelProto) -> int:
@@ -44,11 +44,16 @@ def raise_opset(model: onnx.ModelProto) -> int:
     names = NameGenerator(model.graph)
     for graph in nested_graphs(model.graph):
         for node in graph.node:
-            if node.op_type == "Dropout" and node.domain == "":
+            if node.op_type == "Dropout" and is_default_domain(node.domain):
                 _ratio_as_input(model.graph, node, names)
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = MIN_OPSET
+    for function in model.functions:
+        for node in function.node:
+            if node.op_type == "Dropout" and is_default_domain(node.domain):
+                del node.attribute[:]  # the ratio: it has no effect outside of training
+    for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
+        for entry in imports:
+            if is_default_domain(entry.domain):
+                entry.version = max(entry.version, MIN_OPSET)
     return MIN_OPSET
 
 

@@ -55,6 +55,7 @@ def rewrite_graph(
     """
     targets = [item for item in found if item.reason is None]
     graph = model.graph
+    before = _tensors(graph)
     opset = raise_opset(model)
     _add_function(model, function_body("float", "norm", opset))
     names = NameGenerator(graph)
@@ -75,7 +76,7 @@ def rewrite_graph(
     del graph.node[:]
     graph.node.extend(onnx.NodeProto.FromString(data) for data in serialized)
     graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [], [0.0]))
-    _drop_descriptions(graph)
+    _drop_descriptions(graph, before - _tensors(graph))
     _stamp(model, targets, params, provenance)
 
 
@@ -145,17 +146,20 @@ def _without_dead(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], loose: li
             dead_nodes.add(maker)
             count.subtract(nodes[maker].input)
             loose += nodes[maker].input
+    # Before IR version 4 initializers are inputs as well; without one the input would have to be fed.
+    dead -= {value.name for value in graph.input}
     _keep(graph.initializer, [tensor.name not in dead for tensor in graph.initializer])
     return [node for index, node in enumerate(nodes) if index not in dead_nodes]
 
 
-def _drop_descriptions(graph: onnx.GraphProto) -> None:
+def _tensors(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+
+
+def _drop_descriptions(graph: onnx.GraphProto, removed: set[str]) -> None:
     """Remove shapes and quantisation annotations of tensors that are no longer there."""
-    present = {name for node in graph.node for name in node.output}
-    present.update(value.name for field in (graph.input, graph.output) for value in field)
-    present.update(tensor.name for tensor in graph.initializer)
-    _keep(graph.value_info, [value.name in present for value in graph.value_info])
-    _keep(graph.quantization_annotation, [entry.tensor_name in present for entry in graph.quantization_annotation])
+    _keep(graph.value_info, [value.name not in removed for value in graph.value_info])
+    _keep(graph.quantization_annotation, [entry.tensor_name not in removed for entry in graph.quantization_annotation])
 
 
 def _keep(field: MutableSequence[Any], wanted: list[bool]) -> None:

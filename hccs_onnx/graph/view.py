@@ -13,8 +13,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, numpy_helper, shape_inference
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.files import with_external_data
+from hccs_onnx.graph.names import is_default_domain
 from hccs_onnx.reference import Array
 
 Dim = int | str | None
@@ -49,11 +52,12 @@ class GraphView:
     """
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        self.opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        self.opset = next((entry.version for entry in model.opset_import if is_default_domain(entry.domain)), 0)
         self._folder = folder
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         try:
-            graph = gs.import_onnx(_infer_shapes(_skeleton(model)))
+            with G_LOGGER.suppress():  # it logs to stdout
+                graph = gs.import_onnx(_infer_shapes(_skeleton(model, folder)))
         except Exception as error:  # graphsurgeon has no error class of its own
             problem = f"graph cannot be imported: {error}"
             raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
@@ -62,6 +66,10 @@ class GraphView:
         self._tensors: dict[str, gs.Tensor] = graph.tensors()
         self.float_type = _only_float_type(model)
         self._index = {id(node): index for index, node in enumerate(self.nodes)}
+
+    def label(self, node: gs.Node) -> str:
+        """What to call a node in a message: its name, or its output's, on one line."""
+        return " ".join((node.name or node.outputs[0].name).split())
 
     def index(self, node: gs.Node) -> int:
         """Position of a node in the model's node list."""
@@ -73,10 +81,19 @@ class GraphView:
         return tensor.inputs[0] if tensor is not None and tensor.inputs else None
 
     def consumers(self, name: str) -> list[gs.Node]:
-        """Nodes of the main graph that read a tensor, each once."""
+        """Nodes that read a tensor, each once, those in subgraphs as well."""
         tensor = self._tensors.get(name)
         nodes = {id(node): node for node in (tensor.outputs if tensor is not None else [])}
         return list(nodes.values())
+
+    def in_main_graph(self, node: gs.Node) -> bool:
+        """Whether a node lies in the main graph, and so has an index."""
+        return id(node) in self._index
+
+    def uses(self, name: str) -> int:
+        """How often a tensor is read, in subgraphs too, or is a model output."""
+        tensor = self._tensors.get(name)
+        return (len(tensor.outputs) if tensor is not None else 0) + (name in self.outputs)
 
     def only_used_by(self, name: str, node: gs.Node) -> bool:
         """Whether `node` alone reads the tensor, once, and it is not a model output."""
@@ -99,6 +116,10 @@ class GraphView:
         if isinstance(dtype, int):
             return str(TensorProto.DataType.Name(dtype)).lower()
         return str(np.dtype(dtype).name)
+
+    def float_dtype(self, name: str) -> str | None:
+        """`dtype`, or where it is not known the one floating-point type of the weights: a good guess."""
+        return self.dtype(name) or self.float_type
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor depends on no model input (initializers, Constant nodes, and what is computed from them)."""
@@ -123,9 +144,9 @@ class GraphView:
             if int(np.prod(initializer.dims)) > LOADABLE:
                 return None
             try:
-                return numpy_helper.to_array(initializer, base_dir=str(self._folder))
+                return numpy_helper.to_array(with_external_data(initializer, self._folder))
             except (OSError, ValueError) as error:
-                logger.warning("initializer '%s' cannot be read: %s", name, error)
+                logger.info("initializer '%s' cannot be read: %s", name, error)
                 return None
         tensor = self._tensors.get(name)
         if isinstance(tensor, gs.Constant):
@@ -149,8 +170,8 @@ class GraphView:
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without large initializers' values."""
+def _skeleton(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The model without large initializers' values, in a form that graphsurgeon can import."""
     skeleton = onnx.ModelProto(ir_version=model.ir_version)
     skeleton.opset_import.extend(model.opset_import)
     skeleton.functions.extend(model.functions)
@@ -158,17 +179,41 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info"):
         getattr(graph, field).extend(getattr(model.graph, field))
-    for tensor in model.graph.initializer:
-        small = int(np.prod(tensor.dims)) <= SMALL and tensor.data_location != TensorProto.EXTERNAL
-        if small:
-            graph.initializer.append(tensor)
-        else:
-            graph.initializer.append(TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type))
+    for entry in skeleton.opset_import:
+        entry.domain = "" if is_default_domain(entry.domain) else entry.domain
+    for node in graph.node:
+        node.domain = "" if is_default_domain(node.domain) else node.domain
+        _drop_binary_attributes(node)
+    graph.initializer.extend(_outline(tensor, folder) for tensor in model.graph.initializer)
+    for sparse in model.graph.sparse_initializer:
+        values = sparse.values
+        graph.initializer.append(TensorProto(name=values.name, dims=sparse.dims, data_type=values.data_type))
     return skeleton
 
 
+def _outline(tensor: TensorProto, folder: Path) -> TensorProto:
+    """A small initializer with its values, a large one without."""
+    if int(np.prod(tensor.dims)) <= SMALL:
+        try:
+            return with_external_data(tensor, folder)
+        except (OSError, ValueError) as error:
+            logger.info("initializer '%s' cannot be read: %s", tensor.name, error)
+    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+
+
+def _drop_binary_attributes(node: onnx.NodeProto) -> None:
+    """Remove string attributes that are no text; graphsurgeon takes all for UTF-8."""
+    for position in reversed(range(len(node.attribute))):
+        attribute = node.attribute[position]
+        try:
+            for value in (attribute.s, *attribute.strings):
+                value.decode()
+        except UnicodeDecodeError:
+            del node.attribute[position]
+
+
 def _only_float_type(model: onnx.ModelProto) -> str | None:
-    """The one floating-point type of the weights, a good guess for tensors that shape inference does not reach."""
+    """The one floating-point type of the weights."""
     floats: dict[int, str] = {
         TensorProto.FLOAT: "float32",
         TensorProto.FLOAT16: "float16",
@@ -182,5 +227,5 @@ def _infer_shapes(skeleton: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return shape_inference.infer_shapes(skeleton, data_prop=True)
     except Exception as error:  # what cannot be inferred is only less known
-        logger.warning("shape inference failed: %s", error)
+        logger.info("shape inference failed: %s", error)
         return skeleton

@@ -149,7 +149,8 @@ class _RowParameters:
 
 def _score(graph: _Builder, rows: _RowParameters, codes: str, hidden: str) -> tuple[str, str]:
     """Float32 scores of float32 gap codes, and their float64 row sums; exact, NaN passes through."""
-    clipped = graph.op("Min", codes, rows("Dmax"))
+    limit = rows("Dmax")
+    clipped = graph.op("Where", graph.op("Greater", codes, limit), limit, codes)  # Min drops NaN in onnxruntime 1.17
     score = graph.op("Sub", rows("B"), graph.op("Mul", rows("S"), clipped))
     score = graph.op("Where", hidden, graph.floats(0), score)
     return score, graph.row_sum(graph.cast(score, _DOUBLE))

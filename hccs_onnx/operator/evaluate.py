@@ -50,7 +50,8 @@ def evaluate(x: reference.Array, y_zero_point: reference.Array, params: HccsPara
         raise ParameterError(subject, "illegal output type", found=dtype, needs="uint8, int16 or float32")
     reasons = params.violations(output, n=x.shape[-1] if x.ndim else None)
     if reasons:
-        raise ParameterError(subject, reasons[0], remedy="Calibrate again for this row length, or use reciprocal norm")
+        by_length = "Calibrate for this row length, or use reciprocal norm"
+        raise ParameterError(subject, reasons[0], remedy=by_length if "row sum" in reasons[0] else "Put it right")
     heads = params.heads
     try:
         return reference.hccs(

@@ -8,8 +8,11 @@ dropped. For speed use the function body or the native library.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -18,7 +21,50 @@ from hccs_onnx.operator.evaluate import evaluate
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, is_hccs, params_from
 from hccs_onnx.reference import Array
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 _ATTRIBUTE = "attributes"
+_NAME = "name"  # of the node, for messages
+
+
+class PythonSession:
+    """An onnxruntime session whose Python operators' errors are raised by `run`.
+
+    An exception that leaves a Python operator would end the process, so operators note it and return zeros.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        A session with the Python operators registered.
+
+    Examples
+    --------
+    >>> PythonSession(session).run(None, {"x": x})  # doctest: +SKIP
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, outputs: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """Run the model.
+
+        Raises
+        ------
+        HccsError
+            The first error of a Python operator.
+        """
+        _failures.clear()
+        results: list[Array] = self._session.run(outputs, dict(feed))
+        if _failures:
+            raise _failures[0]
+        return results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+_failures: list[HccsError] = []
 
 
 def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,13 +76,14 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     >>> text = '<ir_version: 8, opset_import: ["": 17, "hccs": 1]> g (float[2] x, float z) => (float[2] y) '
     >>> model = parser.parse_model(text + '{ y = hccs.HCCS <B = [300], S = [1], Dmax = [9]> (x, z) }')
     >>> with_json_attributes(model).graph.node[0].attribute[0].s
-    b'{"B": [300], "Dmax": [9], "S": [1]}'
+    b'{"B": [300], "Dmax": [9], "S": [1], "name": ""}'
     """
     for node in filter(is_hccs, model.graph.node):
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]
         plain = {k: list(v) if not isinstance(v, (str, int, float)) else v for k, v in plain.items()}
+        plain[_NAME] = node.name
         node.attribute.append(helper.make_attribute(_ATTRIBUTE, json.dumps(plain, sort_keys=True)))
     kept = [function for function in model.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)]
     del model.functions[:]
@@ -74,6 +121,12 @@ def register() -> str:
             op_type=f"{DOMAIN}::{OP_TYPE}", inputs=[x, y], outputs=[y], attrs={_ATTRIBUTE: types.dt_string}
         )
         def hccs(x: Array, y_zero_point: Array, attributes: str) -> Array:
-            return evaluate(x, y_zero_point, params_from(json.loads(attributes)), f"{DOMAIN}::{OP_TYPE}")
+            given = json.loads(attributes)
+            subject = f"node '{given.pop(_NAME)}'"
+            try:
+                return evaluate(x, y_zero_point, params_from(given, subject), subject)
+            except HccsError as error:
+                _failures.append(error)
+                return np.zeros(x.shape, np.asarray(y_zero_point).dtype)
 
     return str(extensions.get_library_path())

@@ -23,6 +23,7 @@ class HCCS(OpRun):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from onnx import helper
     >>> from onnx.reference import ReferenceEvaluator
     >>> node = helper.make_node("HCCS", ["x", "z"], ["y"], domain="hccs", B=[300], S=[10], Dmax=[20])
@@ -33,4 +34,5 @@ class HCCS(OpRun):
     op_domain = DOMAIN
 
     def _run(self, x: Array, y_zero_point: Array, **attributes: Any) -> tuple[Array]:
-        return (evaluate(x, y_zero_point, params_from(attributes), f"node '{self.onnx_node.name}'"),)
+        subject = f"node '{self.onnx_node.name}'"
+        return (evaluate(x, y_zero_point, params_from(attributes, subject), subject),)

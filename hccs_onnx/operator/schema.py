@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -148,14 +149,14 @@ def read_attributes(node: onnx.NodeProto) -> HccsParams:
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "B": ("a list of integers", lambda value: _is_list_of(int, value)),
-    "S": ("a list of integers", lambda value: _is_list_of(int, value)),
-    "Dmax": ("a list of integers", lambda value: _is_list_of(int, value)),
-    "scale": ("a list of floats", lambda value: _is_list_of((int, float), value)),
-    "head_axis": ("an integer", lambda value: isinstance(value, int)),
+    "B": ("a list of integers", lambda value: _is_list_of(Integral, value)),
+    "S": ("a list of integers", lambda value: _is_list_of(Integral, value)),
+    "Dmax": ("a list of integers", lambda value: _is_list_of(Integral, value)),
+    "scale": ("a list of floats", lambda value: _is_list_of(Real, value)),
+    "head_axis": ("an integer", lambda value: isinstance(value, Integral)),
     "reciprocal": ("a string", lambda value: isinstance(value, (str, bytes))),
-    "masked": ("an integer", lambda value: isinstance(value, int)),
-    "mask_gap": ("a float", lambda value: isinstance(value, (int, float))),
+    "masked": ("an integer", lambda value: isinstance(value, Integral)),
+    "mask_gap": ("a float", lambda value: isinstance(value, Real)),
 }
 
 
@@ -180,24 +181,26 @@ def params_from(attributes: Mapping[str, Any], subject: str = OP_TYPE) -> HccsPa
     for name, (kind, fits) in _KINDS.items():
         if not fits(values[name]):
             raise ParameterError(subject, f"attribute {name} has the wrong type", found=values[name], needs=kind)
+    if values["masked"] not in (0, 1):
+        raise ParameterError(subject, "attribute masked out of range", found=values["masked"], needs="0 or 1")
     lists = {name: list(values[name]) for name in ("B", "S", "Dmax", "scale")}
     count = max(len(items) for items in lists.values())
     if any(len(items) not in (1, count) for items in lists.values()):
         lengths = ", ".join(f"{name} {len(items)}" for name, items in lists.items())
         raise ParameterError(subject, "attribute lists differ in length", found=lengths, needs=f"1 or {count} each")
     columns = [items * count if len(items) == 1 else items for items in lists.values()]
-    heads = tuple(HeadParams(b, s, d, float(scale)) for b, s, d, scale in zip(*columns, strict=True))
+    heads = tuple(HeadParams(int(b), int(s), int(d), float(scale)) for b, s, d, scale in zip(*columns, strict=True))
     reciprocal = values["reciprocal"]
     if isinstance(reciprocal, bytes):
         reciprocal = reciprocal.decode(errors="replace")
     return HccsParams(
         heads=heads,
-        head_axis=values["head_axis"],
+        head_axis=int(values["head_axis"]),
         reciprocal=reciprocal,
         masked=bool(values["masked"]),
         mask_gap=float(values["mask_gap"]),
     )
 
 
-def _is_list_of(kind: type | tuple[type, ...], value: Any) -> bool:
+def _is_list_of(kind: type, value: Any) -> bool:
     return not isinstance(value, (str, bytes)) and hasattr(value, "__len__") and all(isinstance(v, kind) for v in value)

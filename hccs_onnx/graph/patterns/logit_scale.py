@@ -16,7 +16,7 @@ def match(view: GraphView, node: gs.Node) -> list[Step]:
         return []
     names = [tensor.name for tensor in node.inputs]
     for data, number in (names, names[::-1]) if node.op == "Mul" else (names,):
-        factor = constant_factor(view, node, number)
+        factor = constant_factor(view, node, data, number)
         if factor is not None:
             return [Step(view.index(node), data, factor=factor)]
     for data, number in (names, names[::-1]) if node.op == "Mul" else (names,):
@@ -26,9 +26,12 @@ def match(view: GraphView, node: gs.Node) -> list[Step]:
     return []
 
 
-def constant_factor(view: GraphView, node: gs.Node, number: str) -> float | None:
-    """Factor of a Mul or Div by the constant `number`; None unless it is positive and finite."""
+def constant_factor(view: GraphView, node: gs.Node, data: str, number: str) -> float | None:
+    """Factor of a Mul or Div of `data` by the constant `number`; None unless it is positive and finite."""
     value = view.scalar(number)
     if value is None or not (math.isfinite(value) and value > 0):
+        return None
+    rank, data_dims = len(view.dims(number) or ()), view.dims(data)
+    if rank > (1 if data_dims is None else len(data_dims)):  # it adds axes
         return None
     return value if node.op == "Mul" else 1.0 / value

@@ -30,12 +30,22 @@ def match(view: GraphView, softmax: gs.Node) -> NanGuard | None:
     """The guard behind a Softmax, if its output goes nowhere else. HCCS never makes the NaN it is for."""
     probabilities = softmax.outputs[0].name
     consumers = {node.op: node for node in view.consumers(probabilities)}
-    if probabilities in view.outputs or set(consumers) != {"IsNaN", "Where"} or len(view.consumers(probabilities)) != 2:
+    if view.uses(probabilities) != len(consumers) or set(consumers) != {"IsNaN", "Where"}:
         return None
     is_nan, where = consumers["IsNaN"], consumers["Where"]
-    condition, replacement, other = (tensor.name for tensor in where.inputs)
-    value = view.constant(replacement)
-    guards = condition == is_nan.outputs[0].name and other == probabilities and view.only_used_by(condition, where)
-    if not guards or value is None or np.any(value != 0):
+    if not (view.in_main_graph(is_nan) and view.in_main_graph(where)):
+        return None
+    if not guards(view, where, probabilities) or not view.only_used_by(is_nan.outputs[0].name, where):
         return None
     return NanGuard((view.index(is_nan), view.index(where)), where.outputs[0].name)
+
+
+def guards(view: GraphView, where: gs.Node, probabilities: str) -> bool:
+    """Whether a node is Where(IsNaN(p), 0, p) for `probabilities`."""
+    if where.op != "Where":
+        return False
+    condition, replacement, other = (tensor.name for tensor in where.inputs)
+    is_nan, value = view.producer(condition), view.constant(replacement)
+    if is_nan is None or is_nan.op != "IsNaN" or is_nan.inputs[0].name != probabilities or other != probabilities:
+        return False
+    return value is not None and not np.any(value)

@@ -10,6 +10,7 @@ from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.logit_scale import constant_factor
 from hccs_onnx.graph.view import GraphView
 
+_DEPTH = 12
 _MOVES = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
 
 
@@ -38,28 +39,28 @@ def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
     if node is None:
         return NoMatch("logits are not made by a product of queries and keys, but come from a model input or constant")
     if node.op != "MatMul":
-        return NoMatch(f"logits come from {node.op} '{node.name}', not from a product of queries and keys")
+        return NoMatch(f"logits come from {node.op} '{view.label(node)}', not from a product of queries and keys")
     query, key = (tensor.name for tensor in node.inputs)
     if view.is_constant(key):
-        return NoMatch(f"logits come from MatMul '{node.name}' with constant weights: a classifier or a gate")
+        return NoMatch(f"logits come from MatMul '{view.label(node)}' with constant weights: a classifier or a gate")
     scales = tuple(step for side in (query, key) for step in _scales(view, side, node))
     return QueryKeyProduct(view.index(node), query, key, scales)
 
 
 def _scales(view: GraphView, name: str, user: gs.Node) -> list[Step]:
     """Constant scales on the way to the product, as long as nothing else sees the scaled tensor."""
-    found = []
-    while view.only_used_by(name, user):
+    found: list[Step] = []
+    for _ in range(_DEPTH):
         node = view.producer(name)
-        if node is None:
+        if node is None or not view.only_used_by(name, user):
             break
         names = [tensor.name for tensor in node.inputs]
         if node.op in _MOVES:
             name = names[0]
-        elif node.op in ("Mul", "Div") and (factor := constant_factor(view, node, names[1])) is not None:
+        elif node.op in ("Mul", "Div") and (factor := constant_factor(view, node, *names)) is not None:
             found.append(Step(view.index(node), names[0], factor=factor))
             name = names[0]
-        elif node.op == "Mul" and (factor := constant_factor(view, node, names[0])) is not None:
+        elif node.op == "Mul" and (factor := constant_factor(view, node, *names[::-1])) is not None:
             found.append(Step(view.index(node), names[1], factor=factor))
             name = names[1]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hccs_onnx.graph.patterns.base import NoMatch
+from hccs_onnx.graph.patterns.nan_guard import guards
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.view import GraphView
 
@@ -21,9 +22,9 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
             if node.op == "MatMul" and node.inputs[0].name == name:
                 if not view.is_constant(node.inputs[1].name):
                     return None
-                ends.append(f"MatMul '{node.name}' with constant values")
-            elif hands_on(view, node) and node.inputs[0].name == name:
+                ends.append(f"MatMul '{view.label(node)}' with constant values")
+            elif (hands_on(view, node) and node.inputs[0].name == name) or guards(view, node, name):
                 pending.append(node.outputs[0].name)
             else:
-                ends.append(f"{node.op} '{node.name}'")
+                ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")

@@ -1,0 +1,81 @@
+"""`calibrate`: a summary on stdout, the file beside the model, the next step on stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hccs_onnx import Calibration, calibrate
+from hccs_onnx.cli import main
+from hccs_onnx.demo import bundled_models
+
+
+@pytest.fixture
+def model(tmp_path: Path, digits_model: Path) -> Path:
+    return Path(shutil.copy(digits_model, tmp_path / "digits.onnx"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with np.load(bundled_models() / "calibration.npz") as arrays:
+        np.savez(tmp_path / "data.npz", pixels=arrays["pixels"][:6])
+    return tmp_path / "data.npz"
+
+
+def test_calibrate_writes_its_file_beside_the_model(model: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["calibrate", str(model), "--data", str(data)]) == 0
+    out, err = capsys.readouterr()
+    target = model.with_name("digits.hccs.json")
+    assert Calibration.load(target) == calibrate(model, data)
+    assert err == f"wrote {target}; next: python -m hccs_onnx rewrite {model} --calibration {target}\n"
+    header, *lines = out.splitlines()
+    assert header.split("  ")[0] == "Softmax"
+    assert [line.split()[0] for line in lines] == [softmax.node for softmax in Calibration.load(target).softmaxes]
+    assert all(line.split()[1:3] == ["4", "16"] for line in lines)
+
+
+def test_calibrate_writes_where_it_is_told(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    assert main(["calibrate", str(model), "--data", str(data), "-o", str(tmp_path / "there" / "c.json")]) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["c.json"]
+
+
+def test_calibrate_replaces_an_older_file(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text("old")
+    assert main(["calibrate", str(model), "--data", str(data), "-o", str(tmp_path / "c.json")]) == 0
+    assert Calibration.load(tmp_path / "c.json").rows == 6 * 2 * 4 * 16
+
+
+@pytest.mark.parametrize("granularity", ["head", "layer", "global"])
+def test_calibrate_takes_a_granularity(model: Path, data: Path, tmp_path: Path, granularity: str) -> None:
+    target = tmp_path / "c.json"
+    assert main(["calibrate", str(model), "--data", str(data), "--granularity", granularity, "-o", str(target)]) == 0
+    assert target.read_text() == calibrate(model, data, granularity=granularity).to_json()  # type: ignore[arg-type]
+    assert json.loads(target.read_text())["granularity"] == granularity
+
+
+def test_calibrate_takes_folders(model: Path, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    with np.load(data) as arrays:
+        for number, sample in enumerate(arrays["pixels"]):
+            np.savez(tmp_path / "samples" / f"{number}.npz", pixels=sample[None])
+    for source, target in ((data, "a.json"), (tmp_path / "samples", "b.json")):
+        assert main(["calibrate", str(model), "--data", str(source), "-o", str(tmp_path / target)]) == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_calibrate_shows_progress_on_stderr_only_to_a_person(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["calibrate", str(model), "--data", str(data)]) == 0
+    out, err = capsys.readouterr()
+    assert "calibrating: 100%" in err
+    assert "6/6" in err
+    assert "calibrating" not in out

@@ -1,0 +1,135 @@
+"""`rewrite`: the main job from the command line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from hccs_onnx import calibrate, rewrite
+from hccs_onnx.cli import main
+from hccs_onnx.demo import bundled_models
+from hccs_onnx.operator.schema import is_hccs
+
+LIKE_ATTENTION = """<ir_version: 8, opset_import: ["": 17]>
+g (float[b,2,n,4] q, float[b,2,n,4] k, float[b,2,n,4] v) => (float[b,2,n,4] y, float[b,2,n,4] z)
+{
+  kt = Transpose <perm = [0, 1, 3, 2]> (k)
+  one = MatMul (q, kt)
+  p = Softmax <axis = -1> (one)
+  y = MatMul (p, v)
+  other = MatMul (k, kt)
+  c = Softmax <axis = -2> (other)
+  z = MatMul (c, v)
+}"""
+
+
+def save(text: str, path: Path) -> Path:
+    """Save a model, its nodes named after what they make (text of onnx 1.16 has no node names)."""
+    model = onnx.parser.parse_model(text)
+    for node in model.graph.node:
+        node.name = f"{node.output[0]}_node"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path, digits_model: Path) -> Path:
+    return Path(shutil.copy(digits_model, tmp_path / "digits.onnx"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with np.load(bundled_models() / "calibration.npz") as arrays:
+        np.savez(tmp_path / "data.npz", pixels=arrays["pixels"][:6])
+    return tmp_path / "data.npz"
+
+
+def test_rewrite_writes_beside_the_model_and_says_what_next(model: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["rewrite", str(model)]) == 0
+    target = model.with_name("digits.hccs.onnx")
+    out, err = capsys.readouterr()
+    assert out == f"{target}: 2 attention Softmax rewritten, 0 left alone\n"
+    free, check = err.splitlines()
+    assert free.startswith("data-free: ")
+    assert "add --data DATA" in free
+    assert check == f"check it: python -m hccs_onnx verify {model} {target} --data DATA"
+    assert sum(is_hccs(node) for node in onnx.load(target).graph.node) == 2
+    assert sorted(path.name for path in model.parent.iterdir()) == ["digits.hccs.onnx", "digits.onnx"]
+
+
+def test_rewrite_adds_its_suffix_when_the_model_has_none(tmp_path: Path, model: Path) -> None:
+    bare = model.rename(tmp_path / "model")
+    assert main(["rewrite", str(bare)]) == 0
+    assert (tmp_path / "model.hccs.onnx").is_file()
+
+
+def test_rewrite_gives_the_bytes_of_the_python_function(model: Path, data: Path, tmp_path: Path) -> None:
+    calibration = calibrate(model, data)
+    calibration.save(tmp_path / "c.json")
+    rewrite(model, tmp_path / "python.onnx", calibration=calibration)
+    rewrite(model, tmp_path / "free_python.onnx")
+    assert main(["rewrite", str(model), "--calibration", str(tmp_path / "c.json"), "-o", str(tmp_path / "a.onnx")]) == 0
+    assert main(["rewrite", str(model), "--data", str(data), "-o", str(tmp_path / "b.onnx")]) == 0
+    assert main(["rewrite", str(model), "-o", str(tmp_path / "free.onnx")]) == 0
+    expected = (tmp_path / "python.onnx").read_bytes()
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes() == expected
+    assert (tmp_path / "free.onnx").read_bytes() == (tmp_path / "free_python.onnx").read_bytes() != expected
+
+
+def test_rewrite_does_not_speak_of_data_free_when_calibrated(
+    model: Path, data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["rewrite", str(model), "--data", str(data)]) == 0
+    assert "data-free" not in "".join(capsys.readouterr())
+
+
+def test_rewrite_takes_a_granularity(model: Path, data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "o.onnx"
+    assert main(["rewrite", str(model), "--data", str(data), "--granularity", "layer", "-o", str(target)]) == 0
+    lists = [list(node.attribute[0].ints) for node in onnx.load(target).graph.node if is_hccs(node)]
+    assert [len(values) for values in lists] == [1, 1]
+
+
+def test_rewrite_replaces_its_own_earlier_output(model: Path) -> None:
+    target = model.with_name("digits.hccs.onnx")
+    assert main(["rewrite", str(model)]) == 0
+    first = target.read_bytes()
+    assert main(["rewrite", str(model)]) == 0
+    assert target.read_bytes() == first
+
+
+def test_rewrite_leaves_alone_what_is_not_attention_and_says_where_to_read_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = save(LIKE_ATTENTION, tmp_path / "m.onnx")
+    assert main(["rewrite", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(": 1 attention Softmax rewritten, 1 left alone\n")
+    assert err.splitlines()[0] == f"why 1 were left alone: python -m hccs_onnx inspect {path}"
+
+
+def test_rewrite_fails_in_strict_mode_when_it_leaves_alone_what_looks_like_attention(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = save(LIKE_ATTENTION, tmp_path / "m.onnx")
+    assert main(["rewrite", str(path), "--strict"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {path}: Softmax 'c_node' looks like attention and cannot be rewritten: axis -2")
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rewrite_succeeds_in_strict_mode_when_all_attention_is_rewritten(model: Path) -> None:
+    assert main(["rewrite", str(model), "--strict"]) == 0
+    assert model.with_name("digits.hccs.onnx").is_file()
+
+
+def test_rewrite_leaves_the_model_as_it_was(model: Path, data: Path) -> None:
+    before = model.read_bytes()
+    assert main(["rewrite", str(model), "--data", str(data)]) == 0
+    assert model.read_bytes() == before
