@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test test-oldest lint format clean
+.PHONY: demo test test-native test-oldest lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -16,6 +16,11 @@ test: $(VENV)/.test
 # The oldest onnx, onnxruntime and friends that are supported, in an environment of their own.
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
+
+# The C++ custom-op library, which is not part of the package yet.
+test-native: $(VENV)/.test
+	$(BIN)/python -m pip install $(PIP_FLAGS) cmake ninja
+	PATH="$(abspath $(BIN)):$$PATH" CMAKE_GENERATOR=Ninja $(BIN)/python -m pytest custom_ops/test
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -16,7 +16,8 @@ from hccs_onnx.calibration.collect import run, with_outputs
 from hccs_onnx.calibration.fit import fit_heads, mean_kl
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
-from hccs_onnx.graph.files import load_session, read_model
+from hccs_onnx.graph.files import read_model
+from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.params import MAX_CLIP_DISTANCE, MAX_OFFSET, MAX_SLOPE, HeadParams
 from hccs_onnx.reference import hccs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import onnx
 
 from hccs_onnx.errors import HccsError
-from hccs_onnx.graph.files import load_session
+from hccs_onnx.graph.sessions import load_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -12,7 +12,8 @@ from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.errors import HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.files import atomic_file, create_session, writing_errors
+from hccs_onnx.graph.files import atomic_file, writing_errors
+from hccs_onnx.graph.sessions import create_session
 from hccs_onnx.verify import Verification, verify
 
 _FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")

@@ -14,7 +14,8 @@ from hccs_onnx.calibration.collect import run, with_outputs
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
-from hccs_onnx.graph.files import load_session, read_model
+from hccs_onnx.graph.files import read_model
+from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.progress import progress
 from hccs_onnx.reference import Array

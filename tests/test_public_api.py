@@ -39,7 +39,6 @@ def test_version_is_a_version() -> None:
     assert parts[0].isdigit()
 
 
-# BUG: the docstring of Bounds has no Examples section
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
 def test_public_name_is_documented_with_an_example(name: str) -> None:
     documentation = inspect.getdoc(getattr(hccs_onnx, name)) or ""

@@ -168,7 +168,6 @@ def test_output_fails_bounds_when_it_is_nan(tmp_path: Path) -> None:
     assert all("output 'side'" in failure and "(nan, needs" in failure for failure in result.failures)
 
 
-# BUG: np.argmax takes NaN for the largest, so a row of NaN "agrees" wherever the original's best class is 0
 def test_argmax_does_not_agree_when_the_scores_are_nan(tmp_path: Path) -> None:
     result = compare_side(tmp_path, side("Mul", np.nan), [[3.0, 1.0, 2.0], [5.0, 1.0, 2.0]])
     assert result.argmax_agreement == 0.0
@@ -182,7 +181,6 @@ def test_output_fails_bounds_when_it_is_infinite(tmp_path: Path) -> None:
     assert [failure.split(":")[0] for failure in result.failures] == ["output 'side'"]
 
 
-# BUG: inf/inf in _cosine: "RuntimeWarning: invalid value", cosine NaN, and every bound fails for equal outputs
 def test_outputs_agree_fully_when_both_hold_the_same_infinities(tmp_path: Path) -> None:
     def suppress(model: onnx.ModelProto) -> None:
         side("Add", [0.0, -np.inf, 0.0])(model)
@@ -292,7 +290,6 @@ def test_head_kl_is_infinite_when_hccs_hides_what_softmax_sees(tmp_path: Path) -
     assert [head.kl for head in verify(original, rewritten, feeds).heads] == [math.inf, math.inf]
 
 
-# BUG: rows whose HCCS probabilities are NaN (or sum to 0) are left out, so that a broken head has the best KL: 0.0
 def test_head_kl_is_not_a_number_when_its_probabilities_are_not(tmp_path: Path) -> None:
     original, rewritten = pair(tmp_path, attribute("scale", [math.nan]))
     feeds = [{**attention_feed(), "x": np.ones((1, 2), np.float32)}]

@@ -181,8 +181,6 @@ def test_rewrite_refuses_a_calibration_with_a_wrong_number_of_heads(model: Path,
 
 
 def test_rewrite_refuses_a_calibration_with_a_divisor_of_the_number_of_heads(tmp_path: Path) -> None:
-    # BUG: `heads % count` lets 2 of 4 pass, although the message says "needs 1 or 4"; heads 2 and 3 would get the
-    # parameters of heads 0 and 1.
     path = tmp_path / "four.onnx"
     onnx.save(Attention(heads=4).model(), path)
     refused(path, CalibrationError, r"wrong number of heads \(2, needs 1 or 4\)", calibration_for(path, heads=2))

@@ -16,7 +16,7 @@ from hccs_onnx.calibration.data import Feed, Samples
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError, DataError, HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.files import load_session
+from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.progress import progress
 from hccs_onnx.reference import Array
 

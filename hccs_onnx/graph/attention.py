@@ -115,7 +115,7 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     try:
         found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
         return found + list(_elsewhere(model))
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
         raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error

@@ -1,4 +1,4 @@
-"""Model files: reading without weights, writing all or nothing, and sessions on changed copies."""
+"""Model files: reading without weights, writing all or nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -20,11 +20,7 @@ from onnx import TensorProto
 
 from hccs_onnx.errors import ModelError
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
 MAX_PROTO_BYTES = 2**31 - 1
-_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -269,72 +265,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def load_session(
-    model: onnx.ModelProto, source: Path, options: ort.SessionOptions | None = None
-) -> ort.InferenceSession:
-    """An onnxruntime session of a changed copy of the model in `source`.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The changed model.
-    source : pathlib.Path
-        Where it was read from.
-    options : onnxruntime.SessionOptions, optional
-        Session options.
-
-    Raises
-    ------
-    ModelError
-        If onnxruntime refuses the model.
-    """
-    import onnxruntime as ort
-
-    data = model.SerializeToString()
-    if not external_locations(model):
-        return create_session(data, source, options)
-    options = options or ort.SessionOptions()
-    options.add_session_config_entry(_EXTERNAL_FOLDER, os.path.realpath(source.parent))
-    with suppress(ModelError):  # runtimes that do not know the entry cannot find the data
-        return create_session(data, source, options)
-    # They look for it beside the model file, so the copy has to lie there for a moment.
-    try:
-        with tempfile.NamedTemporaryFile(dir=source.parent, prefix=f".{source.stem}.", suffix=".onnx") as file:
-            file.write(data)
-            file.flush()
-            return create_session(file.name, source, options)
-    except OSError as error:
-        problem = f"cannot be run: no copy can be written beside it ({error.strerror or error})"
-        raise ModelError(str(source), problem, remedy="Make its folder writable, or use a newer onnxruntime") from error
-
-
-def create_session(
-    model: str | bytes, subject: Path, options: ort.SessionOptions | None = None
-) -> ort.InferenceSession:
-    """A CPU session, with onnxruntime's refusal as a `ModelError`.
-
-    Raises
-    ------
-    ModelError
-        If onnxruntime cannot load the model.
-    """
-    import onnxruntime as ort
-
-    if options is None:
-        options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised; no second report on stderr
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many classes without a common base
-        remedy = "Check that it runs in onnxruntime without hccs-onnx"
-        raise ModelError(str(subject), f"onnxruntime cannot load it: {_first_line(error)}", remedy=remedy) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
 
 
 @contextmanager

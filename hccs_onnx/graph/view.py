@@ -56,7 +56,7 @@ class GraphView:
         self._folder = folder
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         try:
-            with G_LOGGER.suppress():  # it logs to stdout
+            with G_LOGGER.suppress(G_LOGGER.CRITICAL + 1):  # it logs to stdout
                 graph = gs.import_onnx(_infer_shapes(_skeleton(model, folder)))
         except Exception as error:  # graphsurgeon has no error class of its own
             problem = f"graph cannot be imported: {error}"

@@ -17,7 +17,8 @@ from hccs_onnx.calibration.collect import with_outputs
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.demo import bundled_models
 from hccs_onnx.errors import CalibrationError, DataError, ModelError
-from hccs_onnx.graph.files import file_sha256, load_session
+from hccs_onnx.graph.files import file_sha256
+from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.reference import hccs
 
 Feed = dict[str, np.ndarray]
@@ -211,7 +212,6 @@ def test_logits_of_one_batch_only_are_sketched_at_a_time(
     assert watch.alive_at_add == [{batch} for batch in range(1, COUNT + 1) for _ in range(2)]
 
 
-# BUG: `logits` in collect() lives on while the next batch is read and run: two batches of logits are held
 def test_logits_are_gone_when_the_next_batch_is_read(
     monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray, digits_model: Path
 ) -> None:
@@ -249,7 +249,6 @@ def test_half_precision_is_calibrated_like_single(tmp_path: Path, attention: Pat
     np.testing.assert_allclose(*kl, rtol=0.05, atol=1e-3)
 
 
-# BUG: the base class has a __len__ that raises NotImplementedError, and Samples.__len__ calls it
 def test_reader_of_onnxruntimes_quantiser_is_taken(pixels: np.ndarray) -> None:
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 

@@ -208,7 +208,6 @@ def test_input_specs_are_the_inputs_without_initializers() -> None:
     ]
 
 
-# BUG: KeyError from onnx.helper.tensor_dtype_to_np_dtype; needs a ModelError or DataError
 def test_input_specs_refuse_an_input_that_is_not_a_tensor() -> None:
     text = '<ir_version: 8, opset_import: ["": 17]> g (seq(float[n]) s, float[n] x) => (float[n] y) { y = Neg (x) }'
     with pytest.raises(HccsError, match="input 's'"):
@@ -296,13 +295,11 @@ def test_python_feed_is_refused_with_its_number(arrays: Arrays, kind: str) -> No
     assert_refused(lambda: list(Samples([feeds[0], change(feeds[1])], SPECS)), pattern, "data: sample 1: ")
 
 
-# BUG: TypeError: unhashable type (data.py, _check_names); needs a DataError "data: sample 0: is not a mapping ..."
 @pytest.mark.parametrize("feed", [np.zeros((1, 4)), [1, 2], 7], ids=["array", "list", "number"])
 def test_python_feed_is_refused_when_it_is_not_a_mapping(feed: object) -> None:
     assert_refused(lambda: list(Samples([feed], SPECS)), "sample 0", "data: sample 0")  # type: ignore[list-item]
 
 
-# BUG: the message reads "(float32, needs float32)", which tells nobody what is wrong
 def test_arrays_are_refused_with_their_byte_order_when_it_is_not_the_machines(tmp_path: Path, arrays: Arrays) -> None:
     save(tmp_path / "d.npz", {**arrays, "x": arrays["x"].astype(">f4")})
     with pytest.raises(DataError) as caught:
@@ -376,7 +373,6 @@ def test_npz_is_refused_when_a_member_is_damaged(tmp_path: Path, arrays: Arrays,
     assert_refused(lambda: list(Samples(path, SPECS)), "array 'x.*(is damaged|cannot be read)")
 
 
-# BUG: the readers of the other members stay suspended and keep the file open until they are collected (_npz_feeds)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_npz_is_closed_when_a_sample_is_refused(tmp_path: Path, arrays: Arrays) -> None:
     path = save(tmp_path / "d.npz", {name: np.repeat(a, 100, axis=0) for name, a in arrays.items()})
@@ -407,7 +403,6 @@ def with_member_header(path: Path, offset: int, value: int) -> None:
     path.write_bytes(bytes(data))
 
 
-# BUG: RuntimeError / NotImplementedError of zipfile get through (data.py, _members)
 @pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 97)], ids=["encrypted", "unknown_compression"])
 def test_npz_is_refused_when_zipfile_cannot_unpack_a_member(
     tmp_path: Path, arrays: Arrays, offset: int, value: int
@@ -417,7 +412,6 @@ def test_npz_is_refused_when_zipfile_cannot_unpack_a_member(
     assert_refused(lambda: list(Samples(path, SPECS)), "array 'ids.npy' cannot be read")
 
 
-# BUG: NotImplementedError of zipfile gets through (data.py, _open_npz)
 def test_npz_is_refused_when_its_zip_version_is_unknown(tmp_path: Path, arrays: Arrays) -> None:
     path = save(tmp_path / "d.npz", arrays)
     with_member_header(path, 6, 99)

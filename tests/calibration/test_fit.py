@@ -15,7 +15,8 @@ from hccs_onnx.calibration.fit import fit_heads, legal_head, mean_kl
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.demo import bundled_models
 from hccs_onnx.graph.attention import find_attention
-from hccs_onnx.graph.files import load_session, read_model
+from hccs_onnx.graph.files import read_model
+from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.params import DATA_FREE, HccsParams, HeadParams
 from hccs_onnx.reference import hccs
 
@@ -198,6 +199,7 @@ def test_fit_gives_the_same_parameters_every_time() -> None:
 def test_legal_head_is_legal_and_close(clip: float, ratio: float) -> None:
     head = legal_head(clip, ratio)
     assert HccsParams((head,)).violations("float") == ()
+    assert head.floor >= 1  # no key that Softmax sees gets probability 0
     assert head.clip_range == pytest.approx(clip, rel=1e-6)
     # S = 0 is as far as B reaches: the least slope above it has F/B = 1 - 127/32767
     assert head.floor_ratio == pytest.approx(ratio, abs=1e-4 if ratio < 1 - 127 / 32767 else 127 / 32767)

@@ -116,8 +116,6 @@ def test_encoder_has_the_kl_that_its_calibration_promised(road: Road) -> None:
     assert np.mean(measured) == pytest.approx(np.mean(promised), rel=0.15)
 
 
-# BUG: HeadComparison is "over all rows that are not padding", yet padded queries count in KL and deficit (verify.py,
-# _HeadSums); calibrate leaves them out
 def test_encoder_has_the_same_head_kl_when_sentences_are_not_padded(road: Road) -> None:
     padded = [head.kl for head in verify(road.model, road.calibrated, road.unseen).heads]
     short = [head.kl for head in verify(road.model, road.calibrated, cropped(road.unseen)).heads]

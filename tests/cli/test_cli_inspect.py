@@ -124,7 +124,6 @@ def test_inspect_changes_nothing(mixed: Path) -> None:
     assert list(mixed.parent.iterdir()) == [mixed]
 
 
-# BUG: onnx-graphsurgeon prints its warnings to stdout ("[W] Could not convert: BFLOAT16 ..."), before the document
 def test_inspect_prints_nothing_but_json_when_the_model_is_bfloat16(mixed: Path) -> None:
     text = MIXED.replace(" <float scale = {0.5}>", "").replace("Mul (product, scale)", "Identity (product)")
     save(text.replace("float[", "bfloat16["), mixed)

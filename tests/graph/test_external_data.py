@@ -178,7 +178,6 @@ def test_output_that_is_the_external_data_is_refused(here: Path, there: Path, el
 
 
 def test_output_that_is_the_external_data_in_a_nested_folder_is_refused(here: Path) -> None:
-    # BUG: only locations relative to the output's folder are compared, not those relative to the model's.
     source = saved(here / "model.onnx", "data/weights.bin")
     before = contents(here)
     with pytest.raises(ModelError, match=r"weights\.bin: "):

@@ -14,7 +14,8 @@ from conftest import DATA, DIGITS
 from graph.models import names, nodes, op_types, tapped
 
 from hccs_onnx import reference, workflow
-from hccs_onnx.graph.files import create_session, read_model
+from hccs_onnx.graph.files import read_model
+from hccs_onnx.graph.sessions import create_session
 from hccs_onnx.operator.schema import read_attributes
 from hccs_onnx.params import DATA_FREE
 

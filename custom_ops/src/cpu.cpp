@@ -1,0 +1,49 @@
+#include "cpu.h"
+
+#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace hccs {
+
+#if defined(__x86_64__) || defined(__i386__)
+
+bool cpu_has_avx2_fma() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+}
+
+#elif defined(_M_X64) || defined(_M_IX86)
+
+bool cpu_has_avx2_fma() {
+  int leaf[4];
+  __cpuid(leaf, 0);
+  if (leaf[0] < 7) return false;
+  __cpuid(leaf, 1);
+  const bool fma = (leaf[2] & (1 << 12)) != 0;
+  const bool os_saves_registers = (leaf[2] & (1 << 27)) != 0 && (_xgetbv(0) & 6) == 6;
+  __cpuidex(leaf, 7, 0);
+  const bool avx2 = (leaf[1] & (1 << 5)) != 0;
+  return fma && os_saves_registers && avx2;
+}
+
+#else
+
+bool cpu_has_avx2_fma() {
+  return false;
+}
+
+#endif
+
+#if defined(__aarch64__) || defined(_M_ARM64)
+bool cpu_has_neon() {
+  return true;
+}  // part of the architecture
+#else
+bool cpu_has_neon() {
+  return false;
+}
+#endif
+
+}  // namespace hccs
