@@ -79,7 +79,7 @@ def mean_kl(sketch: Sketch, params: list[HeadParams]) -> list[float]:
     for head, item in enumerate(params):
         objective = _Objective(sketch, head)
         at = np.array([item.clip_range]), np.array([item.floor_ratio])
-        values.append(float(objective(*at, item.Dmax)[0, 0]))
+        values.append(max(0.0, float(objective(*at, item.Dmax)[0, 0])))  # bins can put it just below 0
     return values
 
 

@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 from hccs_onnx.graph.view import Dim, GraphView
 
 _ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout")
+_OTHER_AXES = ("MatMul", "Gemm", "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
 _DEPTH = 12
 
 
@@ -105,7 +106,7 @@ def _folded_heads(view: GraphView, query: str) -> int | None:
     for _ in range(_DEPTH):
         node = view.producer(name)
         source = _data_input(view, node) if node is not None else ""
-        if node is None or source == "" or node.op in ("MatMul", "Gemm"):
+        if node is None or source == "" or node.op in _OTHER_AXES:
             return None
         if node.op == "Transpose":
             axis = node.attrs["perm"][axis] if "perm" in node.attrs else -1 - axis
