@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -272,7 +273,7 @@ def _members(archive: zipfile.ZipFile, subject: str) -> list[_Member]:
         try:
             with archive.open(file) as stream:
                 shape, fortran, dtype = _npy_header(stream)
-        except (ValueError, *_ZIP_ERRORS) as error:
+        except (ValueError, TokenError, *_ZIP_ERRORS) as error:  # numpy tokenizes odd headers
             remedy = "Write it with numpy.savez"
             raise DataError(subject, f"array '{file}' cannot be read", remedy=remedy) from error
         members.append(_Member(archive, file, file.removesuffix(".npy"), shape, dtype, fortran))
