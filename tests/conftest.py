@@ -63,6 +63,13 @@ def package_file(package: str, suffix: str) -> Path:
     return Path(str(next(file for file in files if str(file).endswith(suffix)).locate()))
 
 
+def needs_ir_version_10() -> None:
+    import onnxruntime
+
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 18):
+        pytest.skip("onnxruntime 1.17 reads models up to IR version 9")
+
+
 @pytest.fixture(scope="session")
 def minilm_l6() -> Path:
     """all-MiniLM-L6-v2, int8 weights, torch 2.11 dynamo export."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_ir_version_10
 
 from hccs_onnx import Bounds, Calibration, calibrate, rewrite, verify
 
@@ -34,13 +35,6 @@ def cropped(feeds: list[Feed]) -> list[Feed]:
     """The same sentences without padding."""
     lengths = [int(feed["attention_mask"].sum()) for feed in feeds]
     return [{k: v[:, :length] for k, v in feed.items()} for feed, length in zip(feeds, lengths, strict=True)]
-
-
-def needs_ir_version_10() -> None:
-    import onnxruntime
-
-    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 18):
-        pytest.skip("onnxruntime 1.17 reads models up to IR version 9")
 
 
 @pytest.fixture(scope="module", params=["minilm_l3", "minilm_l6"])

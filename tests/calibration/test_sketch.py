@@ -261,9 +261,7 @@ def test_kl_is_near_kl_from_all_rows_for_any_parameters(
     slope = min(127, int(32767 * (1 - ratio) / 127))
     head = HeadParams(min(32767, round(slope * 127 / (1 - ratio))), slope, 127, clip / 127)
     exact = softmax_kl(rows, head)
-    assert abs(mean_kl(sketch_of(rows[None, None]), [head])[0] - exact) <= max(
-        0.01 * exact, 5e-4
-    )  # few rows, bins of 1/64 nat
+    assert abs(mean_kl(sketch_of(rows[None, None]), [head])[0] - exact) <= max(0.01 * exact, 5e-4)  # few rows
 
 
 @pytest.mark.parametrize("mask", MASKS)
