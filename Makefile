@@ -1,11 +1,17 @@
-# make demo, make test: from a bare checkout, with Python >= 3.10. Environments live in .venv*.
+# make demo, make test: from a bare checkout, with Python >= 3.10 and a C++17 compiler. Environments live in .venv*.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_FLAGS := --quiet --disable-pip-version-check
+PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
+FUZZ_SECONDS ?= 600
+NATIVE_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
+CHECKED_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-native test-oldest lint format clean
+# Here the native library is not optional: a compiler that fails is an error.
+export HCCS_REQUIRE_NATIVE := 1
+
+.PHONY: demo test test-slow test-oldest fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -13,42 +19,47 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+# Sanitizers, aarch64 under emulation, one binary on many onnxruntimes: minutes, and tools that may not be there.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
 # The oldest onnx, onnxruntime and friends that are supported, in an environment of their own.
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
-# The C++ custom-op library, which is not part of the package yet.
-test-native: $(VENV)/.test
-	$(BIN)/python -m pip install $(PIP_FLAGS) cmake ninja
-	PATH="$(abspath $(BIN)):$$PATH" CMAKE_GENERATOR=Ninja $(BIN)/python -m pytest custom_ops/test
+# Longer searches for inputs that break the kernels or the operator.
+fuzz: $(VENV)/.test
+	HYPOTHESIS_PROFILE=long HCCS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m "slow or not slow" -k fuzz tests/native
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CHECKED_SOURCES)
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CHECKED_SOURCES)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e .
+$(VENV)/.demo: pyproject.toml $(NATIVE_SOURCES) | $(BIN)/python
+	$(BIN)/$(PIP_INSTALL) -e .
 	touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[test]"
+$(VENV)/.test: pyproject.toml $(NATIVE_SOURCES) | $(BIN)/python
+	$(BIN)/$(PIP_INSTALL) -e ".[test]"
 	touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[lint]"
+	$(BIN)/$(PIP_INSTALL) -e ".[lint]"
 	touch $@
 
-$(VENV)-oldest/.test: pyproject.toml tests/oldest.txt
-	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install $(PIP_FLAGS) -e ".[test]" -c tests/oldest.txt
+$(VENV)-oldest/.test: pyproject.toml tests/oldest.txt $(NATIVE_SOURCES)
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/$(PIP_INSTALL) -e ".[test]" -c tests/oldest.txt
 	touch $@
 
 clean:

@@ -6,6 +6,7 @@ The road is ``inspect`` -> ``calibrate`` -> ``rewrite`` -> ``verify``; each take
 from hccs_onnx._version import __version__
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.errors import HccsError
+from hccs_onnx.operator.native import library_path, session_options
 from hccs_onnx.params import HccsParams, HeadParams
 from hccs_onnx.reference import hccs
 from hccs_onnx.verify import Bounds, verify
@@ -21,6 +22,8 @@ __all__ = [
     "calibrate",
     "hccs",
     "inspect",
+    "library_path",
     "rewrite",
+    "session_options",
     "verify",
 ]

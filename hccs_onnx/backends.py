@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import onnx
 
-from hccs_onnx.errors import HccsError
+from hccs_onnx.errors import HccsError, NativeLibraryError
 from hccs_onnx.graph.sessions import load_session
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hccs_onnx.operator.python_op import PythonSession
 
-Backend = Literal["function", "python"]
+Backend = Literal["function", "native", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
@@ -30,16 +30,18 @@ def open_session(
         A rewritten model; may be changed in place.
     path : pathlib.Path
         Where it was read from.
-    backend : {'function', 'python'}
-        ``function``: the body that the model carries, on stock onnxruntime. ``python``: NumPy operators through
-        onnxruntime-extensions, for cross-checks.
+    backend : {'function', 'native', 'python'}
+        ``function``: the body that the model carries, on stock onnxruntime. ``native``: the C++ library. ``python``:
+        NumPy operators through onnxruntime-extensions, for cross-checks.
     options : onnxruntime.SessionOptions, optional
-        Session options.
+        Session options; ``native`` and ``python`` register their operators with them.
 
     Raises
     ------
     HccsError
         If the backend is unknown or not installed.
+    NativeLibraryError
+        If the native library is not installed or cannot be used here.
     ModelError
         If onnxruntime refuses the model.
 
@@ -49,6 +51,10 @@ def open_session(
     """
     if backend == "function":
         return load_session(model, path, options)
+    if backend == "native":
+        from hccs_onnx.operator.native import session_options
+
+        return load_session(model, path, session_options(options))
     if backend == "python":
         import onnxruntime as ort
 
@@ -58,3 +64,20 @@ def open_session(
         options.register_custom_ops_library(register())
         return PythonSession(load_session(with_json_attributes(model), path, options))
     raise HccsError("backend", "unknown", found=backend, needs=f"one of {', '.join(BACKENDS)}")
+
+
+def best_backend() -> Backend:
+    """The fastest backend here: ``native`` where the library can be used, otherwise ``function``.
+
+    Examples
+    --------
+    >>> best_backend()  # doctest: +SKIP
+    'native'
+    """
+    from hccs_onnx.operator.native import session_options
+
+    try:
+        session_options()
+    except NativeLibraryError:
+        return "function"
+    return "native"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from hccs_onnx import workflow
+from hccs_onnx.backends import Backend, open_session
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.errors import HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.files import atomic_file, writing_errors
-from hccs_onnx.graph.sessions import create_session
+from hccs_onnx.graph.files import atomic_file, read_model, writing_errors
 from hccs_onnx.verify import Verification, verify
 
 _FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")
@@ -78,7 +78,7 @@ def prepare(folder: Path) -> None:
                 file.write((bundled_models() / name).read_bytes())
 
 
-def walk(folder: Path, exporter: str) -> DemoResult:
+def walk(folder: Path, exporter: str, backend: Backend = "function") -> DemoResult:
     """Inspect, calibrate, rewrite and verify one export of the model in `folder`.
 
     Parameters
@@ -87,6 +87,8 @@ def walk(folder: Path, exporter: str) -> DemoResult:
         Prepared with `prepare`; the new files are left there.
     exporter : str
         A key of `EXPORTS`.
+    backend : {'function', 'native', 'python'}
+        What runs HCCS nodes.
 
     Examples
     --------
@@ -104,15 +106,15 @@ def walk(folder: Path, exporter: str) -> DemoResult:
         exporter=exporter,
         found=found,
         calibration=calibration,
-        float_accuracy=_accuracy(model, folder),
-        data_free_accuracy=_accuracy(data_free, folder),
-        calibrated_accuracy=_accuracy(calibrated, folder),
-        verification=verify(model, calibrated, folder / "test.npz"),
+        float_accuracy=_accuracy(model, folder, "function"),
+        data_free_accuracy=_accuracy(data_free, folder, backend),
+        calibrated_accuracy=_accuracy(calibrated, folder, backend),
+        verification=verify(model, calibrated, folder / "test.npz", backend=backend),
     )
 
 
-def _accuracy(model: Path, folder: Path) -> float:
+def _accuracy(model: Path, folder: Path, backend: Backend) -> float:
     with np.load(folder / "test.npz") as data:
         pixels = data["pixels"]
-    scores = create_session(str(model), model).run(None, {"pixels": pixels})[0]
+    scores = open_session(read_model(model), model, backend).run(None, {"pixels": pixels})[0]
     return float(np.mean(np.argmax(scores, axis=1) == np.load(folder / "test_labels.npy")))

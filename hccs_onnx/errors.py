@@ -70,6 +70,10 @@ class CalibrationError(HccsError):
     """A calibration file is unreadable, or belongs to another model."""
 
 
+class NativeLibraryError(HccsError):
+    """The native library is not installed, or cannot be used here."""
+
+
 class VerificationError(HccsError):
     """The rewritten model is further from the original than the user allows."""
 

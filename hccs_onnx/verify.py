@@ -162,7 +162,7 @@ def verify(
         ONNX files.
     data : path, iterable of feeds, or CalibrationDataReader
         Samples for both.
-    backend : {'function', 'python'}
+    backend : {'function', 'native', 'python'}
         What runs HCCS nodes.
     bounds : Bounds, optional
         What to demand.

@@ -13,7 +13,9 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hccs_onnx import library_path
 from hccs_onnx.backends import Backend, open_session
+from hccs_onnx.errors import NativeLibraryError
 
 settings.register_profile(
     "default", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -96,3 +98,12 @@ def sentences() -> dict[str, np.ndarray]:
     """
     with np.load(DATA / "sentences.npz") as data:
         return dict(data)
+
+
+@pytest.fixture(scope="session")
+def native_library() -> str:
+    """Path of the native library; the test is skipped where the package was installed without it."""
+    try:
+        return library_path()
+    except NativeLibraryError as error:
+        pytest.skip(str(error))

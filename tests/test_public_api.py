@@ -22,7 +22,9 @@ NAMES = [
     "calibrate",
     "hccs",
     "inspect",
+    "library_path",
     "rewrite",
+    "session_options",
     "verify",
 ]
 HEAVY = ["jsonschema", "onnx_graphsurgeon", "onnxruntime", "onnxruntime_extensions", "torch", "tqdm"]
@@ -43,7 +45,7 @@ def test_version_is_a_version() -> None:
 def test_public_name_is_documented_with_an_example(name: str) -> None:
     documentation = inspect.getdoc(getattr(hccs_onnx, name)) or ""
     sections = re.findall(r"^(\w+)\n-+$", documentation, re.MULTILINE)
-    assert "Parameters" in sections
+    assert "Parameters" in sections or not inspect.signature(getattr(hccs_onnx, name)).parameters
     assert "Examples" in sections
     assert ">>> " in documentation.split("Examples")[1]
 
@@ -52,12 +54,12 @@ def test_public_name_is_documented_with_an_example(name: str) -> None:
 def test_public_parameters_are_all_documented(name: str) -> None:
     thing = getattr(hccs_onnx, name)
     documentation = inspect.getdoc(thing) or ""
-    parameters = documentation.split("Parameters\n----------")[1].split("\n\n")[0]
+    _, _, rest = documentation.partition("Parameters\n----------")
     for parameter in inspect.signature(thing).parameters:
-        assert parameter in parameters
+        assert parameter in rest.split("\n\n")[0]
 
 
-@pytest.mark.parametrize("name", ["calibrate", "inspect", "rewrite", "verify"])
+@pytest.mark.parametrize("name", ["calibrate", "inspect", "library_path", "rewrite", "session_options", "verify"])
 def test_public_function_says_what_it_raises(name: str) -> None:
     documentation = inspect.getdoc(getattr(hccs_onnx, name)) or ""
     assert "Raises\n------" in documentation

@@ -44,7 +44,7 @@ std::string head_violation(const Head& head, const Attributes& attributes, Outpu
   if (reason.empty()) reason = within("slope S out of range", head.S, 0, kMaxSlope);
   if (reason.empty()) reason = within("clip distance Dmax out of range", head.Dmax, 1, kMaxClip);
   if (reason.empty()) reason = within("floor B - S*Dmax is negative", floor_score(head), 0, kMaxOffset);
-  if (reason.empty() && output == Output::kFloat && !(std::isfinite(head.scale) && head.scale > 0)) {
+  if (reason.empty() && !(std::isfinite(head.scale) && head.scale > 0)) {
     reason = "scale is not positive and finite (" + text(head.scale) + ", needs > 0)";
   }
   // All but one position of a row may be masked.
@@ -76,7 +76,7 @@ std::string violation(const Attributes& attributes, Output output) {
   if (attributes.heads.size() > 1 && attributes.head_axis == -1) {
     return "head_axis is the last axis (-1, needs any other)";
   }
-  if (output == Output::kFloat && !(attributes.form.mask_gap > 0)) {
+  if (!(attributes.form.mask_gap > 0)) {
     return "mask_gap is not positive (" + text(attributes.form.mask_gap) + ", needs > 0)";
   }
   return {};

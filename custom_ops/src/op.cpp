@@ -17,8 +17,7 @@ namespace {
 #define HCCS_RETURN_IF_FAILED(call) \
   if (OrtStatus* status_ = (call)) return status_
 
-// ---- The three pairs of types
-// ----------------------------------------------------------------------------------------
+// The three pairs of types.
 
 struct ToUint8 {
   using Input = int8_t;
@@ -44,8 +43,7 @@ struct ToFloat {
   static auto kernel(const Kernels& kernels) { return kernels.float_to_float; }
 };
 
-// ---- Shapes
-// ----------------------------------------------------------------------------------------------------------
+// Shapes.
 
 constexpr size_t kMaxRank = 32;
 
@@ -87,8 +85,7 @@ OrtStatus* actual_shape(const ort::Api& api, const std::string& subject, const O
   return status;
 }
 
-// ---- A node
-// ----------------------------------------------------------------------------------------------------------
+// A node.
 
 struct Node {
   const ort::Api& api;
@@ -163,11 +160,9 @@ OrtStatus* make_node(const ort::Api& api, const OrtKernelInfo* info, Output outp
   return nullptr;
 }
 
-// ---- Running
-// ---------------------------------------------------------------------------------------------------------
+// Running.
 
-// Both sides counted. Up to kOneThreadBytes, some ten microseconds of work, waking a second thread is not worth it. Chosen
-// by reasoning, not yet tuned on an idle machine.
+// Both sides counted. Up to kOneThreadBytes, some ten microseconds of work, waking a second thread is not worth it.
 constexpr size_t kOneThreadBytes = 256 * 1024;
 constexpr size_t kChunkBytes = 128 * 1024;
 
@@ -214,8 +209,7 @@ OrtStatus* compute(const Node& node, OrtKernelContext* context) {
   return api.KernelContext_ParallelFor(context, RowJob<Input, Result>::run_chunk, job.chunks(), job.chunks(), &job);
 }
 
-// ---- Callbacks
-// -------------------------------------------------------------------------------------------------------
+// Callbacks.
 
 template <class Types>
 OrtStatus* HCCS_ORT_CALL create_kernel(const ort::CustomOp*, const ort::Api* api, const OrtKernelInfo* info,

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         "--backend",
         choices=BACKENDS,
         default="function",
-        help="what runs HCCS nodes: the function body in the model (default), or Python operators",
+        help="what runs HCCS nodes: the function body in the model (default), the native library, or Python operators",
     )
     parser.add_argument("--min-cosine", type=float, help="lowest mean cosine of any output")
     parser.add_argument("--min-worst-cosine", type=float, help="lowest cosine of any vector of any output")

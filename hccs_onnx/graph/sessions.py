@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from hccs_onnx.graph.files import external_locations
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Exception during initialization: )?")
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -77,9 +79,10 @@ def create_session(
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many classes without a common base
         remedy = "Check that it runs in onnxruntime without hccs-onnx"
-        raise ModelError(str(subject), f"onnxruntime cannot load it: {_first_line(error)}", remedy=remedy) from error
+        raise ModelError(str(subject), f"onnxruntime cannot load it: {first_line(error)}", remedy=remedy) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, without its status code and without a full stop."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return _ORT_PREFIX.sub("", lines[0]).rstrip(".")

@@ -14,8 +14,8 @@ import hccs_onnx
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
-COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "demo"]
-LATER = ["codegen", "simulate", "estimate", "report", "doctor"]
+COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "doctor", "demo"]
+LATER = ["codegen", "simulate", "estimate", "report"]
 MODEL = str(bundled_models() / "digits_dynamo.onnx")
 
 
@@ -76,7 +76,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture) -> None:
         ["rewrite"],
         ["verify", "a.onnx", "--data", "d.npz"],
         ["verify", "a.onnx", "b.onnx"],
-        ["verify", "a.onnx", "b.onnx", "--data", "d.npz", "--backend", "native"],
+        ["verify", "a.onnx", "b.onnx", "--data", "d.npz", "--backend", "abacus"],
         ["verify", "a.onnx", "b.onnx", "--data", "d.npz", "--min-cosine", "high"],
         ["demo", "-o"],
     ],

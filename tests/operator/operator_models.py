@@ -28,7 +28,7 @@ PROFILES: list[tuple[OutputType, Reciprocal]] = [
 ]
 DTYPES: dict[OutputType, type[np.generic]] = {"float": np.float32, "uint8": np.uint8, "int16": np.int16}
 OPSETS = range(MIN_OPSET, onnx.defs.onnx_opset_version() + 1)
-IMPLEMENTATIONS = ("function", "function, not optimised", "python", "op run", "evaluated body")
+IMPLEMENTATIONS = ("function", "function, not optimised", "native", "python", "op run", "evaluated body")
 
 
 @cache
@@ -98,7 +98,7 @@ def compute(
     short: Collection[str] = (),
 ) -> Array:
     """Y by one of IMPLEMENTATIONS; lists named in `short` are cut to one entry."""
-    model = hccs_model(params, output, x.ndim, opset=opset, body=implementation not in ("python", "op run"))
+    model = hccs_model(params, output, x.ndim, opset=opset, body=implementation not in ("native", "python", "op run"))
     for attribute in model.graph.node[0].attribute:
         if attribute.name in short:
             del attribute.ints[1:], attribute.floats[1:]
@@ -106,8 +106,8 @@ def compute(
         evaluator = ReferenceEvaluator(model, new_ops=[HCCS] if implementation == "op run" else None)
         with np.errstate(all="ignore"):
             return np.asarray(evaluator.run(None, {"X": x})[0])
-    if implementation == "python":
-        return run(model, {"X": x}, backend="python")[0]
+    if implementation in ("native", "python"):
+        return run(model, {"X": x}, backend=implementation)[0]
     return run(model, {"X": x}, optimize=implementation == "function")[0]
 
 
