@@ -16,6 +16,9 @@ RECIPROCALS: tuple[Reciprocal, ...] = get_args(Reciprocal)
 OUTPUT_TYPES: tuple[OutputType, ...] = get_args(OutputType)
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
+PROBABILITY_UNIT: dict[OutputType, float] = {"float": 1.0, "uint8": 2.0**-8, "int16": 2.0**-15}
+"""Probability that an output of 1 stands for."""
+
 MAX_OFFSET = 32767  # int16 scores
 MAX_SLOPE = 127  # int8 slope
 MAX_CLIP_DISTANCE = 127  # widest gap between two unmasked int8 codes that is still an int8
@@ -154,6 +157,31 @@ class HccsParams:
         if profile == "paper":
             reasons += _paper_attributes(self, output)
         return tuple(reasons)
+
+
+@dataclass(frozen=True)
+class LogitQuantizer:
+    """How float logits become int8 codes: ``rint(x / scale) + zero_point``, saturated; one entry, or one a head.
+
+    Parameters
+    ----------
+    scale : tuple of float
+        Size of a code, in the units of the logits. > 0.
+    zero_point : tuple of int
+        Code of logit 0, -128..127. Gaps do not depend on it, so it may differ from head to head.
+
+    Examples
+    --------
+    >>> LogitQuantizer((0.05,), (-20,)).in_units_of(0.125).scale
+    (0.4,)
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+
+    def in_units_of(self, factor: float) -> LogitQuantizer:
+        """The same quantiser for logits divided by `factor`."""
+        return replace(self, scale=tuple(scale / factor for scale in self.scale))
 
 
 def _bound(name: str, value: float, low: float | None = None, high: float | None = None) -> tuple[str, ...]:

@@ -140,10 +140,31 @@ def _integer_rows(
     score = scores(x, B.astype(np.int64), S.astype(np.int64), Dmax.astype(np.int64))
     if masked:  # the mask code is the lowest, so the maximum is that of the unmasked positions
         score = np.where(x == MASK_CODE, 0, score)
+    return probabilities_from_scores(score, output, reciprocal)
+
+
+def probabilities_from_scores(score: Array, output: np.dtype[Any], reciprocal: str) -> Array:
+    """Integer probabilities of rows of scores.
+
+    Parameters
+    ----------
+    score : ndarray of int64, shape (..., n)
+        Scores, 0 where masked.
+    output : numpy.dtype
+        uint8 (units of 2^-8) or int16 (units of 2^-15).
+    reciprocal : {'norm', 'div', 'clb'}
+        How the row sum is inverted.
+
+    Examples
+    --------
+    >>> probabilities_from_scores(np.array([300, 100]), np.dtype(np.uint8), "norm")
+    array([192,  64], dtype=uint8)
+    """
     total = np.maximum(score.sum(axis=-1, keepdims=True), 1)
     numerator, half, shift = _reciprocal(total, output, reciprocal)
     y = (score * numerator + half) >> shift
-    return np.minimum(y, 255 if output == np.uint8 else 32767).astype(output)
+    result: Array = np.minimum(y, 255 if output == np.uint8 else 32767).astype(output)
+    return result
 
 
 def _reciprocal(total: Array, output: np.dtype[Any], reciprocal: str) -> tuple[Array, Array, Array]:

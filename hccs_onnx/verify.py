@@ -16,10 +16,12 @@ from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.sessions import load_session
-from hccs_onnx.operator.schema import is_hccs
+from hccs_onnx.operator.schema import ELEMENT_TYPES, is_hccs
+from hccs_onnx.params import PROBABILITY_UNIT
 from hccs_onnx.progress import progress
 from hccs_onnx.reference import Array
 
+_BEHIND = ("Cast", "DequantizeLinear", "Mul")  # between HCCS and the probabilities: half precision, integer output
 _NEGLIGIBLE = 1e-20  # probability: a masked position's, whose loss costs nothing
 
 
@@ -59,7 +61,7 @@ class HeadComparison:
         Index of the head.
     kl : float
         Mean KL(Softmax in the original || HCCS in the rewritten model) over rows, nats; inf where HCCS gives 0 to what
-        Softmax does not. Includes what the layers below changed.
+        Softmax does not, but in integer output a code of 0 counts as a quarter. Includes what the layers below changed.
     deficit : float
         Mean of 1 - (sum of the row's HCCS probabilities).
     """
@@ -187,12 +189,13 @@ def verify(
     models = [read_model(path) for path in paths]
     outputs = _shared_outputs(models[0], models[1], paths[1])
     replaced = _replaced(models[0], models[1], paths)
+    least = _least_probability(models[1])
     samples = Samples(data, input_specs(models[0]))
     probabilities = [item.probabilities for item in replaced]
     first = load_session(with_outputs(models[0], probabilities), paths[0])
     second = open_session(with_outputs(models[1], probabilities), paths[1], backend)
     output_sums = {name: _OutputSums() for name in outputs}
-    head_sums = [_HeadSums(item) for item in replaced]
+    head_sums = [_HeadSums(item, least) for item in replaced]
     count = 0
     for feed in progress(samples, "verifying", len(samples)):
         expected = run(first, [*outputs, *probabilities], feed)
@@ -230,7 +233,7 @@ def _replaced(
     replaced = []
     for item in find_attention(original, paths[0].parent):
         node = made_by.get(item.probabilities)
-        if node is not None and node.op_type == "Cast":  # half precision
+        while node is not None and node.op_type in _BEHIND:
             node = made_by.get(node.input[0])
         if node is not None and is_hccs(node):
             replaced.append(item)
@@ -241,6 +244,14 @@ def _replaced(
         problem = f"{count - len(replaced)} of {count} HCCS nodes replace no Softmax of {paths[0]}"
         raise ModelError(str(paths[1]), problem, remedy="Name the model that it was rewritten from")
     return replaced
+
+
+def _least_probability(rewritten: onnx.ModelProto) -> float:
+    """What an integer probability of 0 counts as in logarithms; 0 for float output."""
+    types = {tensor.name: tensor.data_type for tensor in rewritten.graph.initializer}
+    outputs = {types.get(node.input[1]) for node in rewritten.graph.node if is_hccs(node)}
+    units = [unit for name, unit in PROBABILITY_UNIT.items() if name != "float" and ELEMENT_TYPES[name] in outputs]
+    return 0.25 * min(units, default=0.0)
 
 
 class _OutputSums:
@@ -278,8 +289,9 @@ class _OutputSums:
 class _HeadSums:
     """Running comparison of the probabilities of one node."""
 
-    def __init__(self, item: AttentionSoftmax) -> None:
+    def __init__(self, item: AttentionSoftmax, least: float) -> None:
         heads = item.heads or 1
+        self._least = least
         self._drop_padding = item.masked and item.self_attention
         self._kl, self._deficit, self._rows = np.zeros(heads), np.zeros(heads), np.zeros(heads, np.int64)
 
@@ -292,7 +304,9 @@ class _HeadSums:
         if self._drop_padding and p.shape[-2] == p.shape[-1]:
             counted &= (p > _NEGLIGIBLE).any(axis=-2)  # a position that is masked as a key in every row is padding
         with np.errstate(divide="ignore", invalid="ignore"):
-            terms = np.where(p > _NEGLIGIBLE, p * (np.log(p) - np.log(y / total[..., None])), 0.0)
+            terms = np.where(
+                p > _NEGLIGIBLE, p * (np.log(p) - np.log(np.maximum(y, self._least) / total[..., None])), 0.0
+            )
         self._kl += np.where(counted, terms.sum(axis=-1), 0.0).sum(axis=(0, 2))
         self._deficit += np.where(counted, 1.0 - total, 0.0).sum(axis=(0, 2))
         self._rows += counted.sum(axis=(0, 2))

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import get_args
 
 from hccs_onnx._version import __version__
-from hccs_onnx.calibration.collect import Collected, collect
+from hccs_onnx.calibration.collect import collect
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
-from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
+from hccs_onnx.calibration.granularity import fit_floats, fit_integers
+from hccs_onnx.calibration.integer_fit import Numerics
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
+from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
 from hccs_onnx.operator.schema import is_hccs
-from hccs_onnx.params import DATA_FREE, HccsParams
+from hccs_onnx.params import (
+    DATA_FREE,
+    OUTPUT_TYPES,
+    PROFILES,
+    RECIPROCALS,
+    HccsParams,
+    HeadParams,
+    LogitQuantizer,
+    OutputType,
+    Profile,
+    Reciprocal,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,15 @@ def inspect(model: Path | str) -> list[AttentionSoftmax]:
     return find_attention(read_model(path), path.parent)
 
 
-def calibrate(model: Path | str, data: DataSource, *, granularity: Granularity = "head") -> Calibration:
+def calibrate(
+    model: Path | str,
+    data: DataSource,
+    *,
+    granularity: Granularity = "head",
+    to: OutputType = "float",
+    reciprocal: Reciprocal = "norm",
+    profile: Profile = "extended",
+) -> Calibration:
     """Fit head parameters of least KL divergence to real samples.
 
     Parameters
@@ -83,11 +103,17 @@ def calibrate(model: Path | str, data: DataSource, *, granularity: Granularity =
         Samples, see `hccs_onnx.calibration.data.Samples`.
     granularity : {'head', 'layer', 'global'}
         What shares one set of parameters.
+    to : {'float', 'uint8', 'int16'}
+        What attention shall put out. For integers the quantiser of the logits is fitted as well, and judged by real
+        integer results.
+    reciprocal : {'norm', 'div', 'clb'}
+        How integer output inverts row sums; float output has no choice.
+    profile : {'extended', 'paper'}
+        What is legal; ``paper`` has integer output, ``div`` or ``clb``, and no mask.
 
     Returns
     -------
     Calibration
-        For float output.
 
     Raises
     ------
@@ -98,25 +124,34 @@ def calibrate(model: Path | str, data: DataSource, *, granularity: Granularity =
     --------
     >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
     """
-    if granularity not in get_args(Granularity):
-        raise HccsError("granularity", "unknown", found=granularity, needs="head, layer or global")
+    _check_choices(granularity, to, reciprocal, profile)
     path = Path(model)
     proto = read_model(path)
+    opset = default_opset(proto)
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
-    collected = collect(proto, path, targets, samples)
-    fits = _fit(collected, granularity)
+    collected = collect(proto, path, targets, samples, sample_rows=to != "float")
+    fits = fit_floats(collected.sketches, granularity)
+    if to != "float":
+        numerics = [
+            Numerics(to, reciprocal, profile, item.masked and profile == "extended", sketch.longest)
+            for item, sketch in zip(targets, collected.sketches, strict=True)
+        ]
+        shared = [item.folded or opset < PER_AXIS_OPSET for item in targets]
+        fits = fit_integers(collected.samples, fits, granularity, numerics, shared)
     softmaxes = tuple(
-        SoftmaxCalibration(item.node, item.logits, item.head_axis, sketch.longest, item.masked, heads)
+        SoftmaxCalibration(
+            item.node, item.logits, item.head_axis, sketch.longest, item.masked and profile == "extended", heads
+        )
         for item, sketch, heads in zip(targets, collected.sketches, fits, strict=True)
     )
     return Calibration(
         model_sha256=file_sha256(path),
         tool_version=__version__,
-        profile="extended",
+        profile=profile,
         granularity=granularity,
-        output="float",
-        reciprocal="norm",
+        output=to,
+        reciprocal=reciprocal,
         data_fingerprint=collected.fingerprint,
         rows=sum(int(sketch.rows.sum()) for sketch in collected.sketches),
         softmaxes=softmaxes,
@@ -139,7 +174,8 @@ def rewrite(
     output : path, optional
         New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
     calibration : Calibration, optional
-        Parameters; without it the data-free default is used for every head.
+        Parameters, and whether attention puts out floats or integers; without it the data-free default for float output
+        is used for every head.
     strict : bool
         Fail if a Softmax that looks like attention has to be left alone.
 
@@ -178,9 +214,11 @@ def rewrite(
         source = "data-free"
     else:
         params = _calibrated(path, targets, calibration)
-        _check_legal(targets, params)
+        _check_legal(targets, params, calibration)
         source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
-    rewrite_graph(proto, found, params, {"calibration": source})
+    output_type: OutputType = calibration.output if calibration is not None else "float"
+    quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
+    rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
     write_model(proto, path, target)
     return RewriteReport(target, found, params, source)
 
@@ -209,30 +247,8 @@ def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftma
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
 
-def _fit(collected: Collected, granularity: Granularity) -> list[tuple[HeadFit, ...]]:
-    """Fitted heads for each Softmax."""
-    sketches = collected.sketches
-    if granularity == "head":
-        params = [fit_heads(sketch) for sketch in sketches]
-    else:
-        pooled = [sketch.pooled() for sketch in sketches]
-        if granularity == "global":
-            pooled = [reduce(operator.add, pooled)]
-        shared = [fit_heads(sketch)[0] for sketch in pooled] * (len(sketches) // len(pooled))
-        params = [[head] * sketch.rows.size for head, sketch in zip(shared, sketches, strict=True)]
-    return [
-        tuple(HeadFit(head, kl, 0.0) for head, kl in zip(heads, mean_kl(sketch, heads), strict=True))
-        for heads, sketch in zip(params, sketches, strict=True)
-    ]
-
-
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
     """Parameters by logits tensor, once the calibration is known to be this model's."""
-    if calibration.output != "float":
-        remedy = "Calibrate for float output"
-        raise CalibrationError(
-            str(path), "calibration is for another output", found=calibration.output, needs="float", remedy=remedy
-        )
     digest = file_sha256(path)
     if calibration.model_sha256 != digest:
         found, needs = calibration.model_sha256[:12], digest[:12]
@@ -256,13 +272,46 @@ def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibr
                 f"node '{item.node}'", "calibration has a wrong head_axis", found=entry.head_axis,
                 needs=item.head_axis, remedy="Calibrate again",
             )  # fmt: skip
-        params[item.logits] = replace(entry.params, masked=item.masked)
+        masked = item.masked and calibration.profile == "extended"
+        params[item.logits] = replace(entry.params, masked=masked, reciprocal=calibration.reciprocal)
     return params
 
 
-def _check_legal(targets: list[AttentionSoftmax], params: Mapping[str, HccsParams]) -> None:
+def _quantizers(
+    targets: list[AttentionSoftmax], calibration: Calibration, opset: int
+) -> dict[str, LogitQuantizer] | None:
+    """Quantisers of the logits, once the graph is known to have room for them; None for float output."""
+    if calibration.output == "float":
+        return None
+    quantizers = {softmax.logits: softmax.quantizer for softmax in calibration.softmaxes}
+    for item in targets:
+        if len(quantizers[item.logits].scale) > 1 and (item.folded or opset < PER_AXIS_OPSET):
+            problem = "logits cannot be quantised per head" + ("" if item.folded else f" in opset {opset}")
+            raise CalibrationError(f"node '{item.node}'", problem, remedy="Calibrate again with this version")
+    return quantizers
+
+
+def _check_legal(targets: list[AttentionSoftmax], params: Mapping[str, HccsParams], calibration: Calibration) -> None:
     for item in targets:
         length = item.axis_length if isinstance(item.axis_length, int) else None
-        reasons = params[item.logits].violations("float", n=length, heads=item.heads)
+        reasons = params[item.logits].violations(
+            calibration.output, profile=calibration.profile, n=length, heads=item.heads
+        )
         if reasons:
             raise ParameterError(f"node '{item.node}'", reasons[0], remedy="Calibrate again")
+
+
+def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, profile: Profile) -> None:
+    for name, value, known in (
+        ("granularity", granularity, get_args(Granularity)),
+        ("to", to, OUTPUT_TYPES),
+        ("reciprocal", reciprocal, RECIPROCALS),
+        ("profile", profile, PROFILES),
+    ):
+        if value not in known:
+            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
+    if to == "float" and reciprocal != "norm":
+        raise HccsError("reciprocal", "means nothing for float output", found=reciprocal, remedy="Leave it out")
+    reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
+    if reasons:
+        raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")

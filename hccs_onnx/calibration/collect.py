@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from hccs_onnx.calibration.data import Feed, Samples
+from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError, DataError, HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
@@ -38,13 +39,23 @@ class Collected:
         One a Softmax, in the order asked for.
     fingerprint : str
         Hash of the samples that does not depend on their order.
+    samples : tuple of RowSample
+        One a Softmax, if asked for.
     """
 
     sketches: tuple[Sketch, ...]
     fingerprint: str
+    samples: tuple[RowSample, ...] = ()
 
 
-def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSoftmax], samples: Samples) -> Collected:
+def collect(
+    model: onnx.ModelProto,
+    path: Path,
+    softmaxes: Sequence[AttentionSoftmax],
+    samples: Samples,
+    *,
+    sample_rows: bool = False,
+) -> Collected:
     """Sketch the logits of `softmaxes` over all samples; memory does not grow with their number.
 
     Parameters
@@ -57,6 +68,8 @@ def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSof
         What to observe.
     samples : Samples
         The data.
+    sample_rows : bool
+        Keep a sample of whole rows beside the sketches.
 
     Raises
     ------
@@ -67,23 +80,28 @@ def collect(model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSof
     """
     names = list(dict.fromkeys(item.logits for item in softmaxes))
     session = load_session(with_outputs(model, names), path)
-    sketches = [Sketch.empty(item.heads or 1) for item in softmaxes]
+    sketches: list[Sketch] = [Sketch.empty(item.heads or 1) for item in softmaxes]
+    rows = [RowSample.empty(item.heads or 1) for item in softmaxes] if sample_rows else []
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
-        _add(sketches, softmaxes, dict(zip(names, run(session, names, feed), strict=True)))
+        logits = dict(zip(names, run(session, names, feed), strict=True))
+        _add(sketches, softmaxes, logits)
+        _add(rows, softmaxes, logits)
+        del logits  # before the next are made
         fingerprint += _fingerprint(feed)
     for sketch, item in zip(sketches, softmaxes, strict=True):
         if not sketch.rows.all():
             head = int(np.argmin(sketch.rows))
             problem = f"head {head} has no row to learn from: all are masked or not finite"
             raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
-    return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}")
+    return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}", tuple(rows))
 
 
-def _add(sketches: Sequence[Sketch], softmaxes: Sequence[AttentionSoftmax], logits: dict[str, Array]) -> None:
-    """Sketch one batch of logits; a function of its own, so that they are gone before the next is made."""
-    for sketch, item in zip(sketches, softmaxes, strict=True):
-        sketch.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
+def _add(
+    statistics: Sequence[Sketch | RowSample], softmaxes: Sequence[AttentionSoftmax], logits: dict[str, Array]
+) -> None:
+    for target, item in zip(statistics, softmaxes, strict=False):  # there may be no statistics of this kind
+        target.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

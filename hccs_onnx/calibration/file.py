@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hccs_onnx.calibration.fit import HeadFit
 from hccs_onnx.errors import CalibrationError
 from hccs_onnx.graph.files import atomic_file, writing_errors
-from hccs_onnx.params import HccsParams, HeadParams, OutputType, Profile, Reciprocal
+from hccs_onnx.params import HccsParams, HeadParams, LogitQuantizer, OutputType, Profile, Reciprocal
 
 FORMAT, VERSION = "hccs-calibration", 1
 Granularity = Literal["head", "layer", "global"]
@@ -49,6 +49,13 @@ class SoftmaxCalibration:
         """Attributes of the node, for logits in nats."""
         heads = tuple(fit.params for fit in self.heads)
         return HccsParams(heads, head_axis=self.head_axis, masked=self.masked)
+
+    @property
+    def quantizer(self) -> LogitQuantizer:
+        """How logits in nats become codes, for integer output: one entry where all heads have the same."""
+        each = [(fit.params.scale, fit.zero_point) for fit in self.heads]
+        scales, zero_points = zip(*(each[:1] if len(set(each)) == 1 else each), strict=True)
+        return LogitQuantizer(scales, zero_points)
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,12 @@ def _softmax(entry: dict[str, Any]) -> SoftmaxCalibration:
 def _head_fit(entry: dict[str, Any]) -> HeadFit:
     params = entry["params"]  # JSON Schema takes 127.0 for an integer
     integers = {name: int(params[name]) for name in ("B", "S", "Dmax")}
-    return HeadFit(HeadParams(**integers, scale=float(params["scale"])), entry["kl"], entry["deficit"])
+    return HeadFit(
+        HeadParams(**integers, scale=float(params["scale"])),
+        entry["kl"],
+        entry["deficit"],
+        int(entry["zero_point"]),
+    )
 
 
 def _finite(text: str) -> float:

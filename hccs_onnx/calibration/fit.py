@@ -35,11 +35,14 @@ class HeadFit:
         Mean KL(softmax || HCCS) over rows, nats.
     deficit : float
         Mean of 1 - (sum of a row's probabilities): what the reciprocal loses. 0 for float output.
+    zero_point : int
+        Code of logit 0, -128..127. Integer output only.
     """
 
     params: HeadParams
     kl: float
     deficit: float
+    zero_point: int = 0
 
 
 def fit_heads(sketch: Sketch) -> list[HeadParams]:

@@ -112,7 +112,9 @@ class Sketch:
         logits = logits.reshape(-1, heads, *logits.shape[-2:]).astype(np.float64)
         for block in logits:
             for head, rows in enumerate(block):
-                self._add_rows(head, *_live_rows(rows, masked, self_attention))
+                counted, live = live_rows(rows, masked, self_attention)
+                gap = rows[counted].max(axis=-1, keepdims=True, initial=-np.inf) - rows[counted]
+                self._add_rows(head, gap, live[counted])
 
     def _add_rows(self, head: int, gap: Array, live: Array) -> None:
         """Count rows with `gap` and `live`, shape (row, key); at least one key of each is live."""
@@ -151,20 +153,32 @@ class Sketch:
         self.headroom[head] += np.bincount(place.ravel(), weights, size).reshape(clips, -1).astype(np.int64)
 
 
-def _live_rows(logits: Array, masked: bool, self_attention: bool) -> tuple[Array, Array]:
-    """Gaps and live keys, shape (row, key), of the rows that count."""
+def live_rows(logits: Array, masked: bool, self_attention: bool) -> tuple[Array, Array]:
+    """Which rows count, and which of their keys are live.
+
+    Parameters
+    ----------
+    logits : ndarray of float, shape (query, key)
+        One head's rows of one sample, nats.
+    masked, self_attention : bool
+        As in `Sketch.add`.
+
+    Returns
+    -------
+    counted : ndarray of bool, shape (query,)
+    live : ndarray of bool, shape (query, key)
+    """
     maximum = logits.max(axis=-1, keepdims=True)
-    finite = np.isfinite(maximum[:, 0])
     with np.errstate(invalid="ignore"):
         gap = maximum - logits
-    finite &= ~np.isnan(gap).any(axis=-1)
+    counted = np.isfinite(maximum[:, 0]) & ~np.isnan(gap).any(axis=-1)
     if not masked:
-        return gap[finite], np.ones_like(gap[finite], bool)
+        return counted, np.ones_like(gap, bool)
     live = gap <= DEFAULT_MASK_GAP
-    counted = finite & (maximum[:, 0] > MASKED_ROW)
-    if self_attention and live.shape[0] == live.shape[1]:
-        counted &= live[counted].any(axis=0) if counted.any() else False
-    return gap[counted], live[counted]
+    counted &= maximum[:, 0] > MASKED_ROW
+    if self_attention and live.shape[0] == live.shape[1] and counted.any():
+        counted &= live[counted].any(axis=0)
+    return counted, live
 
 
 def _fixed(values: Array) -> int:

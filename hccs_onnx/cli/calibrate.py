@@ -13,6 +13,7 @@ from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.files import check_source, check_target
+from hccs_onnx.params import OUTPUT_TYPES, PROFILES
 
 
 def add(commands: Any) -> None:
@@ -23,14 +24,44 @@ def add(commands: Any) -> None:
     add_model(parser)
     parser.add_argument("--data", required=True, type=Path, help=DATA_HELP)
     parser.add_argument("-o", "--output", type=Path, help="calibration file (default: MODEL with .hccs.json)")
-    add_granularity(parser)
+    add_fit_options(parser)
     parser.set_defaults(run=_run)
 
 
-def add_granularity(parser: argparse.ArgumentParser) -> None:
-    """``--granularity``."""
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``."""
     parser.add_argument(
         "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
+    )
+    parser.add_argument(
+        "--to",
+        choices=OUTPUT_TYPES,
+        default="float",
+        help="what attention puts out: float (default), or integers, with the logits quantised to int8",
+    )
+    parser.add_argument(
+        "--reciprocal",
+        choices=["norm", "div", "clb"],
+        default="norm",
+        help="how integer output inverts row sums: norm (default; exact to 15 bits), or the paper's div and clb",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="extended",
+        help="what is legal: extended (default), or paper, what the published kernels compute (no mask)",
+    )
+
+
+def calibrate(options: argparse.Namespace) -> Calibration:
+    """The calibration that the options ask for."""
+    return workflow.calibrate(
+        options.model,
+        options.data,
+        granularity=options.granularity,
+        to=options.to,
+        reciprocal=options.reciprocal,
+        profile=options.profile,
     )
 
 
@@ -38,7 +69,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     check_source(options.model)
     output = options.output or options.model.with_name(options.model.name.removesuffix(".onnx") + ".hccs.json")
     check_target(output, options.model, options.data)  # before any long work
-    calibration = workflow.calibrate(options.model, options.data, granularity=options.granularity)
+    calibration = calibrate(options)
     calibration.save(output)
     print(summary(calibration))
     note(f"wrote {output}; next: python -m hccs_onnx rewrite {options.model} --calibration {output}")
@@ -61,5 +92,10 @@ def summary(calibration: Calibration) -> str:
                 f"{max(kl):.4f}",
             ]
         )
+        if calibration.output != "float":
+            deficit = max((fit.deficit for fit in softmax.heads), key=abs)
+            rows[-1] += [f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}", f"{deficit:.2g}"]
     header = ["Softmax", "heads", "longest row", "clip range (nats)", "mean KL (nats)", "worst head"]
+    if calibration.output != "float":
+        header += ["codes in clip", "row-mass deficit"]
     return table(header, rows)

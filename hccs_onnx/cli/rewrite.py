@@ -8,9 +8,9 @@ from typing import Any
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.cli.calibrate import add_granularity
+from hccs_onnx.cli.calibrate import add_fit_options, calibrate
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note
-from hccs_onnx.errors import ExitStatus
+from hccs_onnx.errors import CalibrationError, ExitStatus, HccsError
 from hccs_onnx.graph.files import check_source, check_target
 
 
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
     source.add_argument("--data", type=Path, help=f"calibrate first, with {DATA_HELP}")
-    add_granularity(parser)
+    add_fit_options(parser)
     parser.add_argument(
         "--strict", action="store_true", help="fail if a Softmax that looks like attention is left alone"
     )
@@ -39,8 +39,16 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     check_target(output, *(path for path in inputs if path is not None))  # before any long work
     if options.calibration is not None:
         calibration = Calibration.load(options.calibration)
+        if options.to not in ("float", calibration.output):
+            problem = f"was made for {calibration.output} output"
+            raise CalibrationError(
+                str(options.calibration), problem, needs=f"--to {options.to}", remedy="Calibrate again"
+            )
     elif options.data is not None:
-        calibration = workflow.calibrate(options.model, options.data, granularity=options.granularity)
+        calibration = calibrate(options)
+    elif options.to != "float":
+        remedy = "Add --data DATA, or --calibration with a file made with the same --to"
+        raise HccsError("--to", "integers need a calibration", found=options.to, remedy=remedy)
     report = workflow.rewrite(options.model, output, calibration=calibration, strict=options.strict)
     left = len(report.found) - len(report.rewritten)
     print(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")

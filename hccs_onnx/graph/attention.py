@@ -48,6 +48,8 @@ class AttentionSoftmax:
         Number of heads; None if the graph does not tell.
     head_axis : int
         Axis of the logits along which heads lie.
+    folded : bool
+        Whether other axes may be folded into that axis, as in (batch*heads, query, key).
     axis_length : int, str or None
         Row length: fixed, the name of a dynamic axis, or not known.
     masked : bool
@@ -69,6 +71,7 @@ class AttentionSoftmax:
     dtype: str = "float32"
     heads: int | None = None
     head_axis: int = -3
+    folded: bool = False
     axis_length: Dim = None
     masked: bool = False
     self_attention: bool = False
@@ -146,13 +149,15 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
             view.label(softmax), index, logits, probabilities, reason, attention_like=similar, axis_length=length
         )
     steps, product = path
+    count = heads.count_heads(view, logits, product.query)
     return AttentionSoftmax(
         node=view.label(softmax),
         index=index,
         logits=logits,
         probabilities=probabilities,
         dtype=dtype,
-        heads=heads.count_heads(view, logits, product.query),
+        heads=count,
+        folded=dims is None or len(dims) < 3 or dims[-3] != count,
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
         self_attention=heads.self_attention(view, product.query, product.key),

@@ -9,20 +9,20 @@ from dataclasses import asdict
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from hccs_onnx._version import __version__
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.names import NameGenerator, count_uses, subgraphs
 from hccs_onnx.graph.opset import raise_opset
+from hccs_onnx.graph.replacement import Replacer
 from hccs_onnx.operator.body import function_body
-from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION, make_node
-from hccs_onnx.params import HccsParams
+from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION
+from hccs_onnx.params import HccsParams, LogitQuantizer, OutputType, Reciprocal
 
 MIN_IR_VERSION = 8  # model-local functions
 METADATA_PREFIX = "hccs_onnx."
-_ONNX_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
 def rewrite_graph(
@@ -30,6 +30,9 @@ def rewrite_graph(
     found: Sequence[AttentionSoftmax],
     params: Mapping[str, HccsParams],
     provenance: Mapping[str, str],
+    *,
+    output: OutputType = "float",
+    quantizers: Mapping[str, LogitQuantizer] | None = None,
 ) -> None:
     """Replace Softmax nodes in `model`, in place.
 
@@ -43,6 +46,10 @@ def rewrite_graph(
         Parameters by logits tensor, in nats: in units of what the Softmax read.
     provenance : mapping of str to str
         Put into the model's ``metadata_props``, names prefixed ``hccs_onnx.``, beside tool version and parameter hash.
+    output : {'float', 'uint8', 'int16'}
+        What HCCS puts out; integers are dequantised for the nodes behind.
+    quantizers : mapping of str to LogitQuantizer, optional
+        For integer output: how logits in nats become codes, by logits tensor.
 
     Raises
     ------
@@ -57,10 +64,15 @@ def rewrite_graph(
     graph = model.graph
     before = _tensors(graph)
     opset = raise_opset(model)
-    _add_function(model, function_body("float", "norm", opset))
-    names = NameGenerator(graph)
-    zero = names.fresh("hccs_y_zero_point")
-    replacements = {item.index: _replacement(graph, item, params[item.logits], zero, names) for item in targets}
+    reciprocal: Reciprocal = params[targets[0].logits].reciprocal if targets else "norm"
+    _add_function(model, function_body(output, reciprocal, opset))
+    replacer = Replacer(output, opset, NameGenerator(graph))
+    replacements = {
+        item.index: replacer.nodes(
+            graph.node[item.index], item, params[item.logits], quantizers[item.logits] if quantizers else None
+        )
+        for item in targets
+    }
     scales = [step for item in targets for step in item.scales]
     bypassed = {graph.node[step.node].output[0]: step.data for step in scales}
     dropped = {step.node for step in scales} | {node for item in targets if item.guard for node in item.guard.nodes}
@@ -75,32 +87,13 @@ def rewrite_graph(
     serialized = [node.SerializeToString() for node in nodes]
     del graph.node[:]
     graph.node.extend(onnx.NodeProto.FromString(data) for data in serialized)
-    graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [], [0.0]))
+    graph.initializer.extend(replacer.constants)
     _drop_descriptions(graph, before - _tensors(graph))
-    _stamp(model, targets, params, provenance)
-
-
-def _replacement(
-    graph: onnx.GraphProto, item: AttentionSoftmax, params: HccsParams, zero: str, names: NameGenerator
-) -> list[onnx.NodeProto]:
-    """What takes the Softmax node's place: HCCS, with casts around it for half precision."""
-    softmax = graph.node[item.index]
-    params = params.in_units_of(item.factor)
-    x, y = softmax.input[0], item.probabilities
-    if item.dtype == "float32":
-        nodes = [make_node(params, x, zero, y, softmax.name)]
-    else:
-        wide, result = names.fresh(f"{y}_logits"), names.fresh(f"{y}_float")
-        nodes = [
-            helper.make_node("Cast", [x], [wide], name=f"{softmax.name}/logits", to=TensorProto.FLOAT),
-            make_node(params, wide, zero, result, softmax.name),
-            helper.make_node("Cast", [result], [y], name=f"{softmax.name}/cast", to=_ONNX_TYPES[item.dtype]),
-        ]
-    for node in nodes:
-        if hasattr(node, "metadata_props"):
-            node.metadata_props.extend(softmax.metadata_props)
-        node.doc_string = softmax.doc_string
-    return nodes
+    listed = {item.logits: asdict(params[item.logits]) for item in targets}
+    if quantizers:
+        listed |= {f"quantizer of {item.logits}": asdict(quantizers[item.logits]) for item in targets}
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    _stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
 
 
 def _rename_inputs(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
@@ -168,15 +161,7 @@ def _keep(field: MutableSequence[Any], wanted: list[bool]) -> None:
         del field[position]
 
 
-def _stamp(
-    model: onnx.ModelProto,
-    targets: Sequence[AttentionSoftmax],
-    params: Mapping[str, HccsParams],
-    provenance: Mapping[str, str],
-) -> None:
-    listed = {item.logits: asdict(params[item.logits]) for item in targets}
-    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    stamps = {"version": __version__, "parameters_sha256": digest, **provenance}
+def _stamp(model: onnx.ModelProto, stamps: Mapping[str, str]) -> None:
     entries = {entry.key: entry for entry in model.metadata_props}
     for name, value in sorted(stamps.items()):
         key = METADATA_PREFIX + name
