@@ -170,12 +170,12 @@ def run_module(module: str, *arguments: str | Path) -> ChildRun:
         return ChildRun(seconds, int(peak.read_text()) * 1024 / 1e6)
 
 
-def environment() -> dict[str, Any]:
-    """Versions and kind of machine; nothing that names it."""
+def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, of `packages` too, and kind of machine; nothing that names it."""
     from hccs_onnx._version import __version__
 
     versions = {"python": platform.python_version(), "hccs-onnx": __version__}
-    versions |= {package: number for package in _PACKAGES if (number := _version(package))}
+    versions |= {package: number for package in (*_PACKAGES, *packages) if (number := _version(package))}
     return {"versions": versions, "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_cpu_flags()}"}
 
 
@@ -212,7 +212,9 @@ def verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
-def publish(out: Path, title: str, body: str, data: Mapping[str, Any]) -> None:
+def publish(
+    out: Path, title: str, body: str, data: Mapping[str, Any], packages: Sequence[str] = (), as_json: bool = False
+) -> None:
     """Print a benchmark's Markdown, and write it and its numbers beside each other, with command and environment.
 
     Parameters
@@ -223,15 +225,20 @@ def publish(out: Path, title: str, body: str, data: Mapping[str, Any]) -> None:
         Markdown.
     data : mapping
         Numbers, for the JSON file.
+    packages : sequence of str
+        Packages whose versions matter to this benchmark alone.
+    as_json : bool
+        Print the JSON file instead.
     """
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_public_arguments()])
-    about = environment()
+    about = environment(packages)
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     text = f"# {title}\n\n{body}\n\nCommand: `{command}`  \nVersions: {versions}  \nMachine: {about['machine']}\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(text)
-    out.with_suffix(".json").write_text(json.dumps({"command": command, **about, **data}, indent=1) + "\n")
-    print(text)
+    document = json.dumps({"command": command, **about, **data}, indent=1) + "\n"
+    out.with_suffix(".json").write_text(document)
+    print(document if as_json else text, end="" if as_json else "\n")
 
 
 def _public_arguments() -> list[str]:
