@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -232,11 +232,14 @@ def _replaced(
     made_by = {name: node for node in rewritten.graph.node for name in node.output}
     replaced = []
     for item in find_attention(original, paths[0].parent):
-        node = made_by.get(item.probabilities)
-        while node is not None and node.op_type in _BEHIND:
-            node = made_by.get(node.input[0])
-        if node is not None and is_hccs(node):
-            replaced.append(item)
+        results = [item.probabilities, *([item.requantized.output] if item.requantized else [])]
+        for result in results:
+            node = made_by.get(result)
+            while node is not None and node.op_type in _BEHIND:
+                node = made_by.get(node.input[0])
+            if node is not None and is_hccs(node):
+                replaced.append(replace(item, probabilities=result))
+                break
     count = sum(is_hccs(node) for node in rewritten.graph.node)
     if count == 0:
         raise ModelError(str(paths[1]), "holds no HCCS node", remedy="Rewrite the original first")

@@ -16,6 +16,7 @@ from hccs_onnx.graph.names import is_default_domain, subgraphs
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
+from hccs_onnx.graph.patterns.quantize_pair import QuantizePair, pair_behind
 from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
 from hccs_onnx.graph.view import Dim, GraphView
 
@@ -60,6 +61,8 @@ class AttentionSoftmax:
         Constant scales that the replacement can absorb.
     guard : NanGuard or None
         Guard that the replacement makes superfluous.
+    requantized : QuantizePair or None
+        Quantisation of the probabilities, which integer output makes superfluous.
     """
 
     node: str
@@ -77,6 +80,7 @@ class AttentionSoftmax:
     self_attention: bool = False
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
+    requantized: QuantizePair | None = None
 
     @property
     def factor(self) -> float:
@@ -149,6 +153,9 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
             view.label(softmax), index, logits, probabilities, reason, attention_like=similar, axis_length=length
         )
     steps, product = path
+    scales = _absorbable(view, softmax, steps, product)
+    if scales and scales[0].reader is not None:  # what is rounded for the Softmax alone is better not rounded
+        logits = scales[0].data
     count = heads.count_heads(view, logits, product.query)
     return AttentionSoftmax(
         node=view.label(softmax),
@@ -161,8 +168,9 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
         self_attention=heads.self_attention(view, product.query, product.key),
-        scales=_absorbable(view, softmax, steps, product),
+        scales=scales,
         guard=guard,
+        requantized=_requantized(view, probabilities),
     )
 
 
@@ -215,8 +223,16 @@ def _absorbable(
                 total *= scale.factor
         if step is not None and step.mask is not None:
             masks.append(step.mask)
-        user = node
+        user = node if step is None or step.reader is None else view.nodes[step.reader]
     return tuple(absorbed)
+
+
+def _requantized(view: GraphView, probabilities: str) -> QuantizePair | None:
+    """The quantisation that the probabilities go through, if they go nowhere else."""
+    readers = view.consumers(probabilities)
+    if view.uses(probabilities) != 1 or not readers or not view.in_main_graph(readers[0]):
+        return None
+    return pair_behind(view, readers[0])
 
 
 def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:

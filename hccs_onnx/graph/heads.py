@@ -6,9 +6,13 @@ import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.view import Dim, GraphView
 
-_ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout")
+_ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear")
 _OTHER_AXES = ("MatMul", "Gemm", "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
-_DEPTH = 12
+_FIRST_INPUT = (
+    "Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather", "QuantizeLinear",
+    "DequantizeLinear",
+)  # fmt: skip
+_DEPTH = 24
 
 
 def count_heads(view: GraphView, logits: str, query: str) -> int | None:
@@ -147,7 +151,7 @@ def _width(view: GraphView, name: str) -> int | None:
 
 def _data_input(view: GraphView, node: gs.Node) -> str:
     """The one input of a linear or moving node that is not constant, or an empty name."""
-    if node.op in ("Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather"):
+    if node.op in _FIRST_INPUT:
         return str(node.inputs[0].name)
     if node.op in ("Mul", "Div", "Add", "MatMul", "Gemm"):
         data = [tensor.name for tensor in node.inputs if not view.is_constant(tensor.name)]

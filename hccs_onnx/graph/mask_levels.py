@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.view import GraphView
 from hccs_onnx.params import DEFAULT_MASK_GAP
@@ -73,6 +74,8 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
     inputs = [tensor.name for tensor in node.inputs]
     if node.op in _MOVES or (node.op == "Cast" and not _is_integer(view, inputs[0])):
         return mask_levels(view, inputs[0], depth - 1)
+    if node.op == "DequantizeLinear":
+        return _dequantized(view, node, depth)
     if node.op == "ConstantOfShape":
         fill = node.attrs.get("value")
         return _of_values(np.zeros(1) if fill is None else np.asarray(fill.values))
@@ -87,6 +90,15 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
             if scalar is not None and abs(scalar) >= MASKS and _integral(view, other, depth - 1):
                 return MaskLevels(masks=True, magnitude=abs(scalar))
     return UNKNOWN
+
+
+def _dequantized(view: GraphView, node: gs.Node, depth: int) -> MaskLevels:
+    """Levels behind a quantiser, which cannot reach below its lowest code."""
+    quantize, scale = view.producer(node.inputs[0].name), view.scalar(node.inputs[1].name)
+    if quantize is None or quantize.op != "QuantizeLinear" or scale is None:
+        return UNKNOWN
+    levels = mask_levels(view, quantize.inputs[0].name, depth - 1)
+    return MaskLevels(levels.masks, min(levels.magnitude, 128 * scale))
 
 
 def _of_values(values: Array) -> MaskLevels:

@@ -41,7 +41,12 @@ class Replacer:
     _shared: dict[str, str] = field(default_factory=dict)
 
     def nodes(
-        self, softmax: NodeProto, item: AttentionSoftmax, params: HccsParams, quantizer: LogitQuantizer | None
+        self,
+        softmax: NodeProto,
+        item: AttentionSoftmax,
+        probabilities: str,
+        params: HccsParams,
+        quantizer: LogitQuantizer | None,
     ) -> list[NodeProto]:
         """Nodes from the Softmax's input to the probabilities.
 
@@ -51,6 +56,8 @@ class Replacer:
             The node that is replaced; its name and documentation go over to HCCS.
         item : AttentionSoftmax
             What was found of it.
+        probabilities : str
+            Tensor to make.
         params : HccsParams
             For logits in nats.
         quantizer : LogitQuantizer or None
@@ -60,7 +67,7 @@ class Replacer:
         x = softmax.input[0]
         if item.dtype != "float32":
             x = self._add(made, "Cast", [x], f"{item.probabilities}_logits", to=TensorProto.FLOAT)
-        last = item.probabilities if item.dtype == "float32" else self.names.fresh(f"{item.probabilities}_float")
+        last = probabilities if item.dtype == "float32" else self.names.fresh(f"{item.probabilities}_float")
         zero = self._constant("hccs_y_zero_point", helper.make_tensor("", ELEMENT_TYPES[self.output], [], [0]))
         params = params.in_units_of(item.factor)
         if quantizer is None:
@@ -72,7 +79,7 @@ class Replacer:
             made.append(make_node(replace(params, heads=heads), codes, zero, y, softmax.name))
             self._dequantize(made, y, zero, last)
         if item.dtype != "float32":
-            made.append(helper.make_node("Cast", [last], [item.probabilities], to=_HALF[item.dtype]))
+            made.append(helper.make_node("Cast", [last], [probabilities], to=_HALF[item.dtype]))
         for node in made:
             if softmax.name and not node.name:
                 node.name = f"{softmax.name}/{node.output[0]}"

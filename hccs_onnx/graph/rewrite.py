@@ -67,15 +67,16 @@ def rewrite_graph(
     reciprocal: Reciprocal = params[targets[0].logits].reciprocal if targets else "norm"
     _add_function(model, function_body(output, reciprocal, opset))
     replacer = Replacer(output, opset, NameGenerator(graph))
-    replacements = {
-        item.index: replacer.nodes(
-            graph.node[item.index], item, params[item.logits], quantizers[item.logits] if quantizers else None
-        )
-        for item in targets
-    }
+    replacements: dict[int, list[onnx.NodeProto]] = {}
+    for item in targets:
+        quantizer = quantizers[item.logits] if quantizers else None
+        result = item.requantized.output if output != "float" and item.requantized else item.probabilities
+        replacements[item.index] = replacer.nodes(graph.node[item.index], item, result, params[item.logits], quantizer)
     scales = [step for item in targets for step in item.scales]
     bypassed = {graph.node[step.node].output[0]: step.data for step in scales}
     dropped = {step.node for step in scales} | {node for item in targets if item.guard for node in item.guard.nodes}
+    if output != "float":
+        dropped |= {node for item in targets if item.requantized for node in item.requantized.nodes}
     nodes: list[onnx.NodeProto] = []
     for index, node in enumerate(graph.node):
         if index not in dropped:

@@ -21,12 +21,15 @@ class Step:
         What it multiplies the logits with, where it does nothing else and the factor is a positive constant.
     mask : MaskLevels, optional
         What it adds to the logits, where it is a mask or a bias.
+    reader : int, optional
+        Position of the node that reads `data`, where the step is over more nodes than one.
     """
 
     node: int
     data: str
     factor: float | None = None
     mask: MaskLevels | None = None
+    reader: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hccs_onnx.graph.patterns.base import NoMatch
 from hccs_onnx.graph.patterns.nan_guard import guards
 from hccs_onnx.graph.patterns.passthrough import hands_on
+from hccs_onnx.graph.patterns.quantize_pair import pair_behind
 from hccs_onnx.graph.view import GraphView
 
 
@@ -25,6 +26,8 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
             elif (hands_on(view, node) and node.inputs[0].name == name) or guards(view, node, name):
                 pending.append(node.outputs[0].name)
+            elif (pair := pair_behind(view, node)) is not None:
+                pending.append(pair.output)
             else:
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")

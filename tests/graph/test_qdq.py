@@ -1,0 +1,199 @@
+"""Models quantised in QDQ form: pairs of QuantizeLinear and DequantizeLinear around attention's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import DIGITS
+from graph.models import build, nodes, op_types
+
+from hccs_onnx import calibrate, inspect, rewrite, verify
+from hccs_onnx.graph.attention import find_attention
+
+FILL = -1e4
+
+
+def attention_text(before: str, behind: str, inputs: str = "") -> str:
+    """Attention of q, k, v with `before` between product (raw) and Softmax (l), `behind` between it (p) and w."""
+    return (
+        f"g (float[b,2,n,4] q, float[b,2,4,n] k, float[b,2,n,4] v{inputs}) => (float[b,2,n,4] y)"
+        f"{{ raw = MatMul (q, k) {before} p = Softmax <axis = -1> (l) {behind} y = MatMul (w, v) }}"
+    )
+
+
+PAIR = "{0}_codes = QuantizeLinear ({0}, s, z) {1} = DequantizeLinear ({0}_codes, s, z)"
+CONSTANTS = {
+    "s": np.float32(0.05),
+    "z": np.int8(-7),
+    "t": np.float32(1 / 256),
+    "zu": np.uint8(0),
+    "half": np.float32(0.5),
+    "s2": np.float32(0.06),
+    "z2": np.int8(-8),
+}
+BEHIND = "p_codes = QuantizeLinear (p, t, zu) w = DequantizeLinear (p_codes, t, zu)"
+
+
+def model(before: str, behind: str = "w = Identity (p)", inputs: str = "") -> onnx.ModelProto:
+    return build(attention_text(before, behind, inputs), CONSTANTS)
+
+
+def reason(proto: onnx.ModelProto) -> str | None:
+    (found,) = find_attention(proto)
+    return found.reason
+
+
+def feed(seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    shapes = {"q": (2, 2, 9, 4), "k": (2, 2, 4, 9), "v": (2, 2, 9, 4)}
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("before", "logits"),
+    [
+        (PAIR.format("raw", "l"), "raw"),
+        (PAIR.format("raw", "a") + " c = Mul (a, half) " + PAIR.format("c", "l"), "c"),
+        (PAIR.format("raw", "a") + " l = Mul (a, half)", "l"),
+    ],
+)
+def test_pairs_between_product_and_softmax_are_understood(before: str, logits: str) -> None:
+    (found,) = find_attention(model(before, BEHIND))
+    assert found.reason is None
+    assert found.logits == logits
+    assert found.requantized is not None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "raw_codes = QuantizeLinear (raw, s, z) l = DequantizeLinear (raw_codes, s2, z)",  # another scale
+        "raw_codes = QuantizeLinear (raw, s, z) l = DequantizeLinear (raw_codes, s, z2)",  # another zero point
+        "l = DequantizeLinear (raw_codes, s, z)",  # codes from outside
+    ],
+)
+def test_a_dequantiser_that_undoes_no_quantiser_is_not_a_pair(before: str) -> None:
+    inputs = ", int8[b,2,n,n] raw_codes" if "Quantize" not in before.replace("Dequantize", "") else ""
+    found = reason(model(before, inputs=inputs))
+    assert found is not None
+    assert "DequantizeLinear" in found
+
+
+def test_probabilities_whose_codes_go_elsewhere_are_left_alone() -> None:
+    text = attention_text(PAIR.format("raw", "l"), BEHIND).replace(
+        "(float[b,2,n,4] y)", "(float[b,2,n,4] y, uint8[b,2,n,n] p_codes)"
+    )
+    assert "QuantizeLinear" in (reason(build(text, CONSTANTS)) or "")
+
+
+@pytest.mark.parametrize("to", ["uint8", "int16"])
+def test_integer_output_takes_the_place_of_both_quantisations(tmp_path: Path, to: str) -> None:
+    before = PAIR.format("raw", "a") + " c = Mul (a, half) " + PAIR.format("c", "l")
+    onnx.save(model(before, BEHIND), tmp_path / "m.onnx")
+    feeds = [feed(seed) for seed in range(4)]
+    report = rewrite(tmp_path / "m.onnx", calibration=calibrate(tmp_path / "m.onnx", feeds, to=to))  # type: ignore[arg-type]
+    result = onnx.load(report.output)
+    assert len(nodes(result, "QuantizeLinear")) == 1
+    (quantize,), (hccs,) = nodes(result, "QuantizeLinear"), nodes(result, "HCCS")
+    assert quantize.input[0] == "raw"  # rounding and scale are absorbed
+    assert hccs.input[0] == quantize.output[0]
+    assert nodes(result, "MatMul")[1].input[0] == "w"
+    compared = verify(tmp_path / "m.onnx", report.output, feeds)
+    assert compared.outputs[0].mean_cosine > 0.98
+    assert all(head.kl < 0.2 for head in compared.heads)
+
+
+def test_float_output_keeps_the_quantisation_of_the_probabilities(tmp_path: Path) -> None:
+    onnx.save(model(PAIR.format("raw", "l"), BEHIND), tmp_path / "m.onnx")
+    result = onnx.load(rewrite(tmp_path / "m.onnx").output)
+    assert op_types(result) == ["MatMul", "HCCS", "QuantizeLinear", "DequantizeLinear", "MatMul"]
+
+
+def test_logits_that_others_read_stay_quantised(tmp_path: Path) -> None:
+    text = attention_text(PAIR.format("raw", "l"), BEHIND).replace(
+        "(float[b,2,n,4] y)", "(float[b,2,n,4] y, float[b,2,n,n] l)"
+    )
+    onnx.save(build(text, CONSTANTS), tmp_path / "m.onnx")
+    result = onnx.load(rewrite(tmp_path / "m.onnx").output)
+    assert nodes(result, "HCCS")[0].input[0] == "l"
+
+
+def test_mask_before_the_quantiser_masks_exactly(tmp_path: Path) -> None:
+    """The mask ruins the given scale; the fitted one leaves it out."""
+    before = (
+        PAIR.format("raw", "a")
+        + " m = Add (a, mask) "
+        + ("m_codes = QuantizeLinear (m, wide, z) l = DequantizeLinear (m_codes, wide, z)")
+    )
+    text = attention_text(before, BEHIND, ", float[b,1,1,n] mask")
+    onnx.save(build(text, CONSTANTS | {"wide": np.float32(80.0)}), tmp_path / "m.onnx")
+    mask = np.where(np.arange(9) >= 6, FILL, 0).astype(np.float32).reshape(1, 1, 1, 9).repeat(2, axis=0)
+    feeds = [feed(seed) | {"mask": mask} for seed in range(4)]
+    calibration = calibrate(tmp_path / "m.onnx", feeds, to="uint8")
+    report = rewrite(tmp_path / "m.onnx", calibration=calibration)
+    assert report.found[0].masked
+    assert all(head.kl < 0.2 for head in calibration.softmaxes[0].heads)
+    result = onnx.load(report.output)
+    result.graph.output.append(onnx.ValueInfoProto(name="w"))
+    w = ort.InferenceSession(result.SerializeToString()).run(["w"], feeds[0])[0]
+    assert (w[..., 6:] == 0).all()
+    assert (w[..., :6] > 0).any()
+
+
+class _Reader:
+    """Digits, one by one, as onnxruntime's quantiser asks for them."""
+
+    def __init__(self, count: int) -> None:
+        with np.load(DIGITS / "calibration.npz") as data:
+            self._feeds: Iterator[dict[str, np.ndarray]] = iter(
+                [{"pixels": data["pixels"][i : i + 1]} for i in range(count)]
+            )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._feeds, None)
+
+
+def quantised(source: Path, target: Path, activation: str, symmetric: bool) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization.quantize_static(
+        str(source), str(target), _Reader(16), quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType[activation], weight_type=quantization.QuantType.QInt8,
+        extra_options={"ActivationSymmetric": symmetric},
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize(("activation", "symmetric"), [("QUInt8", False), ("QInt8", False), ("QInt8", True)])
+def test_statically_quantised_digits_model_is_rewritten_to_integers(
+    digits_model: Path, tmp_path: Path, activation: str, symmetric: bool
+) -> None:
+    source = tmp_path / "qdq.onnx"
+    quantised(digits_model, source, activation, symmetric)
+    assert [item.reason for item in inspect(source)] == [None, None]
+    with np.load(DIGITS / "test.npz") as data:
+        pixels = data["pixels"]
+    feeds = [{"pixels": pixels[i : i + 1]} for i in range(40)]
+    report = rewrite(source, calibration=calibrate(source, feeds, to="uint8"))
+    result = verify(source, report.output, [{"pixels": pixels[40:140]}])
+    assert result.outputs[0].mean_cosine > 0.97
+    assert (result.outputs[0].argmax_agreement or 0) > 0.94
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_static_quantisation_keeps_the_hccs_nodes_of_a_rewritten_model(digits_model: Path, tmp_path: Path) -> None:
+    rewritten = rewrite(digits_model, tmp_path / "digits.hccs.onnx").output
+    quantised(rewritten, tmp_path / "qdq.onnx", "QInt8", True)
+    before, after = (nodes(onnx.load(path), "HCCS") for path in (rewritten, tmp_path / "qdq.onnx"))
+    assert [list(node.attribute) for node in after] == [list(node.attribute) for node in before]
+    with np.load(DIGITS / "test.npz") as data:
+        feed = {"pixels": data["pixels"][:100]}
+    outputs = [
+        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        for path in (rewritten, tmp_path / "qdq.onnx")
+    ]
+    assert (outputs[0].argmax(axis=1) == outputs[1].argmax(axis=1)).mean() > 0.9
