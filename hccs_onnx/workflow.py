@@ -20,6 +20,7 @@ from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_m
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
+from hccs_onnx.graph.selection import chosen
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
     DATA_FREE,
@@ -48,7 +49,7 @@ class RewriteReport:
     params : mapping of str to HccsParams
         Parameters by logits tensor, in nats.
     calibration : str
-        ``data-free``, or the SHA-256 of the calibration.
+        ``data-free``, the SHA-256 of the calibration, or ``none`` where nothing was left to rewrite.
     """
 
     output: Path
@@ -164,6 +165,8 @@ def rewrite(
     *,
     calibration: Calibration | None = None,
     strict: bool = False,
+    include: str | None = None,
+    exclude: str | None = None,
 ) -> RewriteReport:
     """Replace attention's Softmax nodes by ``hccs::HCCS`` nodes, into a new file.
 
@@ -178,15 +181,20 @@ def rewrite(
         is used for every head.
     strict : bool
         Fail if a Softmax that looks like attention has to be left alone.
+    include, exclude : str, optional
+        Regular expressions, searched for in node names: rewrite only those that `include` finds and `exclude` does not.
 
     Returns
     -------
     RewriteReport
+        A model whose attention is all HCCS already is copied as it is, with nothing in `rewritten`.
 
     Raises
     ------
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written.
+    HccsError
+        If `include` or `exclude` is no regular expression.
     MatchError
         In strict mode.
     CalibrationError
@@ -201,9 +209,10 @@ def rewrite(
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
     check_target(target, path)
-    if any(is_hccs(node) for node in proto.graph.node):
-        raise ModelError(str(path), "holds HCCS nodes already", remedy="Rewrite the original model")
-    found = tuple(find_attention(proto, path.parent))
+    found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
+    if any(is_hccs(node) for node in proto.graph.node) and not any(item.reason is None for item in found):
+        write_model(proto, path, target)
+        return RewriteReport(target, found, {}, "none")
     targets = _attention(path, found)
     left = [item for item in found if item.reason is not None and item.attention_like]
     if strict and left:

@@ -203,8 +203,7 @@ def test_model_without_attention_is_refused(refused: Refused, box: Path, command
     refused(command, reason)
 
 
-def test_rewritten_model_is_not_rewritten_again(refused: Refused) -> None:
-    refused("rewrite rewritten.onnx", "rewritten.onnx: holds HCCS nodes already")
+def test_rewritten_model_is_not_calibrated_again(refused: Refused) -> None:
     refused("calibrate rewritten.onnx --data data.npz", "rewritten.onnx: holds no Softmax node")
 
 

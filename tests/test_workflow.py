@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,11 +201,36 @@ def test_rewrite_refuses_illegal_parameters(model: Path, change: dict[str, float
     refused(model, HccsError, "Softmax_probabilities", replace(calibration, softmaxes=(replace(softmax, heads=heads),)))
 
 
-def test_rewrite_refuses_a_rewritten_model(model: Path, tmp_path: Path) -> None:
+def test_rewrite_leaves_a_rewritten_model_as_it_is(model: Path, tmp_path: Path) -> None:
     first = workflow.rewrite(model).output
-    with pytest.raises(ModelError, match=r"model\.hccs\.onnx: holds HCCS nodes already\. Rewrite the original model\."):
-        workflow.rewrite(first)
-    assert files(tmp_path) == {"model.onnx", "model.hccs.onnx"}
+    report = workflow.rewrite(first, tmp_path / "again.onnx")
+    assert report.rewritten == ()
+    assert onnx.load(report.output) == onnx.load(first)
+
+
+def test_rewrite_adds_to_a_rewritten_model_what_was_left(digits_model: Path, tmp_path: Path) -> None:
+    both = workflow.rewrite(digits_model, tmp_path / "both.onnx")
+    names = [item.node for item in both.rewritten]
+    one = workflow.rewrite(digits_model, tmp_path / "one.onnx", include=re.escape(names[0]))
+    other = workflow.rewrite(digits_model, tmp_path / "other.onnx", exclude=re.escape(names[0]))
+    assert [[item.node for item in report.rewritten] for report in (one, other)] == [names[:1], names[1:]]
+    assert "not among those included" in str(one.found[1].reason)
+    assert "excluded by" in str(other.found[0].reason)
+    second = workflow.rewrite(one.output, tmp_path / "second.onnx")
+    assert [item.node for item in second.rewritten] == names[1:]
+    assert [node.name for node in onnx.load(second.output).graph.node if node.op_type == "HCCS"] == names
+
+
+def test_excluded_attention_does_not_count_in_strict_mode(digits_model: Path, tmp_path: Path) -> None:
+    name = workflow.inspect(digits_model)[0].node
+    report = workflow.rewrite(digits_model, tmp_path / "o.onnx", strict=True, exclude=re.escape(name))
+    assert len(report.rewritten) == 1
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_rewrite_refuses_what_is_no_regular_expression(model: Path, option: str) -> None:
+    with pytest.raises(HccsError, match=rf"^{option}: is no regular expression: .* \(\(\)"):
+        workflow.rewrite(model, **{option: "("})
 
 
 def test_rewrite_refuses_to_overwrite_its_input(model: Path) -> None:

@@ -28,6 +28,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="fail if a Softmax that looks like attention is left alone"
     )
+    parser.add_argument("--include", metavar="REGEX", help="rewrite only nodes in whose name this is found")
+    parser.add_argument("--exclude", metavar="REGEX", help="leave alone nodes in whose name this is found")
     parser.set_defaults(run=_run)
 
 
@@ -49,12 +51,21 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     elif options.to != "float":
         remedy = "Add --data DATA, or --calibration with a file made with the same --to"
         raise HccsError("--to", "integers need a calibration", found=options.to, remedy=remedy)
-    report = workflow.rewrite(options.model, output, calibration=calibration, strict=options.strict)
+    report = workflow.rewrite(
+        options.model,
+        output,
+        calibration=calibration,
+        strict=options.strict,
+        include=options.include,
+        exclude=options.exclude,
+    )
     left = len(report.found) - len(report.rewritten)
     print(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
     if left:
         note(f"why {left} were left alone: python -m hccs_onnx inspect {options.model}")
-    if calibration is None:
+    if not report.rewritten:
+        note(f"nothing was left to rewrite; {report.output} is {options.model} as it is")
+    elif calibration is None:
         note("data-free: one clip range of 3.3 nats for every head. For better fidelity calibrate: add --data DATA")
     note(f"check it: python -m hccs_onnx verify {options.model} {report.output} --data DATA")
     return ExitStatus.OK
