@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -17,6 +17,7 @@ from hccs_onnx.calibration.integer_fit import Numerics
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
+from hccs_onnx.graph.fused import expand_fused
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
@@ -82,7 +83,9 @@ def inspect(model: Path | str) -> list[AttentionSoftmax]:
     12
     """
     path = Path(model)
-    return find_attention(read_model(path), path.parent)
+    proto = read_model(path)
+    expand_fused(proto)
+    return find_attention(proto, path.parent)
 
 
 def calibrate(
@@ -129,6 +132,7 @@ def calibrate(
     path = Path(model)
     proto = read_model(path)
     opset = default_opset(proto)
+    expand_fused(proto)
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     collected = collect(proto, path, targets, samples, sample_rows=to != "float")
@@ -209,7 +213,13 @@ def rewrite(
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
     check_target(target, path)
+    came_from = expand_fused(proto)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
+    left_fused = {came_from[name] for name in came_from if not _is_target(found, name)}
+    if left_fused:  # what is not rewritten stays one node
+        proto = read_model(path)
+        expand_fused(proto, keep=left_fused)
+        found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if any(is_hccs(node) for node in proto.graph.node) and not any(item.reason is None for item in found):
         write_model(proto, path, target)
         return RewriteReport(target, found, {}, "none")
@@ -254,6 +264,11 @@ def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftma
         )
     problem = f"holds no attention ({len(found)} Softmax left alone, the first because {found[0].reason})"
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
+
+
+def _is_target(found: Sequence[AttentionSoftmax], softmax: str) -> bool:
+    """Whether the Softmax whose output has this name is to be rewritten."""
+    return any(item.reason is None and softmax == item.softmax for item in found)
 
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:

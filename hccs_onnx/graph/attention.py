@@ -20,6 +20,26 @@ from hccs_onnx.graph.patterns.quantize_pair import QuantizePair, pair_behind
 from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
 from hccs_onnx.graph.view import Dim, GraphView
 
+HIDING = {
+    "ai.onnx": ("Attention",),
+    "com.microsoft": (
+        "Attention",
+        "DecoderMaskedMultiHeadAttention",
+        "DecoderMaskedSelfAttention",
+        "GroupQueryAttention",
+        "LongformerAttention",
+        "MultiHeadAttention",
+        "PackedAttention",
+        "PackedMultiHeadAttention",
+        "PagedAttention",
+        "QAttention",
+        "QLinearSoftmax",
+        "QOrderedAttention",
+        "SparseAttention",
+    ),
+}
+"""Operators with a Softmax inside, by domain."""
+
 _STEPS = 16  # nodes between product and Softmax
 _LOGIT_TYPES = ("float32", "float16", "bfloat16")
 
@@ -38,6 +58,8 @@ class AttentionSoftmax:
         Tensor that the Softmax reads, in nats.
     probabilities : str
         Tensor that its replacement makes: the Softmax output, or that of the NaN guard behind it.
+    softmax : str
+        The Softmax output.
     reason : str or None
         Why it is left alone; None if it is to be rewritten.
     attention_like : bool
@@ -69,6 +91,7 @@ class AttentionSoftmax:
     index: int
     logits: str
     probabilities: str
+    softmax: str
     reason: str | None = None
     attention_like: bool = False
     dtype: str = "float32"
@@ -104,7 +127,8 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     Returns
     -------
     list of AttentionSoftmax
-        Also those that are not attention, with the reason; also those in subgraphs and functions.
+        Also those that are not attention, with the reason; also those in subgraphs, in functions and inside fused
+        operators.
 
     Raises
     ------
@@ -117,11 +141,11 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     [12, 12, 12, 12, 12, 12]
     """
     if not any(_is_softmax(node) for node in _all_nodes(model)):
-        return []
+        return list(_hidden(model))
     view = GraphView(model, folder)
     try:
         found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
-        return found + list(_elsewhere(model))
+        return [*found, *_elsewhere(model), *_hidden(model)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
@@ -150,7 +174,14 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
     if reason is not None or isinstance(path, NoMatch) or dtype is None:
         similar = elsewhere is None or not isinstance(path, NoMatch)
         return AttentionSoftmax(
-            view.label(softmax), index, logits, probabilities, reason, attention_like=similar, axis_length=length
+            view.label(softmax),
+            index,
+            logits,
+            probabilities,
+            softmax.outputs[0].name,
+            reason,
+            attention_like=similar,
+            axis_length=length,
         )
     steps, product = path
     scales = _absorbable(view, softmax, steps, product)
@@ -162,6 +193,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         index=index,
         logits=logits,
         probabilities=probabilities,
+        softmax=softmax.outputs[0].name,
         dtype=dtype,
         heads=count,
         folded=dims is None or len(dims) < 3 or dims[-3] != count,
@@ -248,9 +280,26 @@ def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
                     -1,
                     node.input[0],
                     node.output[0],
+                    node.output[0],
                     f"lies in {place}",
                     attention_like=True,
                 )
+
+
+def _hidden(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+    """Operators that hold a Softmax and were not taken apart."""
+    for node in _all_nodes(model):
+        domain = "ai.onnx" if is_default_domain(node.domain) else node.domain
+        if node.op_type in HIDING.get(domain, ()):
+            yield AttentionSoftmax(
+                node.name or node.output[0],
+                -1,
+                node.input[0],
+                node.output[0],
+                node.output[0],
+                f"is {domain}.{node.op_type}, which hides its Softmax and cannot be taken apart here",
+                attention_like=True,
+            )
 
 
 def _is_softmax(node: onnx.NodeProto) -> bool:

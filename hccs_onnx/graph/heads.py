@@ -10,7 +10,7 @@ _ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout", "Quan
 _OTHER_AXES = ("MatMul", "Gemm", "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
 _FIRST_INPUT = (
     "Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather", "QuantizeLinear",
-    "DequantizeLinear",
+    "DequantizeLinear", "Expand",
 )  # fmt: skip
 _DEPTH = 24
 

@@ -72,7 +72,7 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
     if node is None or depth == 0:
         return UNKNOWN
     inputs = [tensor.name for tensor in node.inputs]
-    if node.op in _MOVES or (node.op == "Cast" and not _is_integer(view, inputs[0])):
+    if node.op in _MOVES or (node.op in ("Cast", "CastLike") and not _is_integer(view, inputs[0])):
         return mask_levels(view, inputs[0], depth - 1)
     if node.op == "DequantizeLinear":
         return _dequantized(view, node, depth)

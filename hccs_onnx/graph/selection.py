@@ -28,7 +28,7 @@ def chosen(
 
     Examples
     --------
-    >>> items = [AttentionSoftmax(name, 0, "logits", "p") for name in ("encoder/Softmax", "decoder/Softmax")]
+    >>> items = [AttentionSoftmax(name, 0, "logits", "p", "p") for name in ("encoder/Softmax", "decoder/Softmax")]
     >>> [item.reason for item in chosen(items, include="^encoder")]
     [None, "is not among those included by '^encoder'"]
     """

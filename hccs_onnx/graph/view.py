@@ -157,7 +157,7 @@ class GraphView:
         if node.op == "Constant":
             value = next(iter(node.attrs.values()), None)  # value, or one of value_float, value_ints, ...
             return None if value is None else np.asarray(getattr(value, "values", value))
-        if node.op in ("Identity", "Cast"):
+        if node.op in ("Identity", "Cast", "CastLike"):
             return self.constant(node.inputs[0].name)
         return None
 

@@ -40,12 +40,17 @@ def match(view: GraphView, softmax: gs.Node) -> NanGuard | None:
     return NanGuard((view.index(is_nan), view.index(where)), where.outputs[0].name)
 
 
+def zeroes_some(view: GraphView, where: gs.Node, probabilities: str) -> bool:
+    """Whether a node is Where(c, 0, p) for `probabilities`, whatever c: some of them become 0, the others stay."""
+    if where.op != "Where" or where.inputs[2].name != probabilities:
+        return False
+    value = view.constant(where.inputs[1].name)
+    return value is not None and not np.any(value)
+
+
 def guards(view: GraphView, where: gs.Node, probabilities: str) -> bool:
     """Whether a node is Where(IsNaN(p), 0, p) for `probabilities`."""
-    if where.op != "Where":
+    if not zeroes_some(view, where, probabilities):
         return False
-    condition, replacement, other = (tensor.name for tensor in where.inputs)
-    is_nan, value = view.producer(condition), view.constant(replacement)
-    if is_nan is None or is_nan.op != "IsNaN" or is_nan.inputs[0].name != probabilities or other != probabilities:
-        return False
-    return value is not None and not np.any(value)
+    is_nan = view.producer(where.inputs[0].name)
+    return is_nan is not None and is_nan.op == "IsNaN" and is_nan.inputs[0].name == probabilities

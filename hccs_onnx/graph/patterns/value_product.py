@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import onnx_graphsurgeon as gs
+
 from hccs_onnx.graph.patterns.base import NoMatch
-from hccs_onnx.graph.patterns.nan_guard import guards
+from hccs_onnx.graph.patterns.nan_guard import zeroes_some
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.patterns.quantize_pair import pair_behind
 from hccs_onnx.graph.view import GraphView
@@ -24,10 +26,17 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
                 if not view.is_constant(node.inputs[1].name):
                     return None
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
-            elif (hands_on(view, node) and node.inputs[0].name == name) or guards(view, node, name):
+            elif (hands_on(view, node) and node.inputs[0].name == name) or zeroes_some(view, node, name):
                 pending.append(node.outputs[0].name)
             elif (pair := pair_behind(view, node)) is not None:
                 pending.append(pair.output)
-            else:
+            elif not _reads_type_only(view, node, name):
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")
+
+
+def _reads_type_only(view: GraphView, node: gs.Node, name: str) -> bool:
+    """Whether a node looks at the element type of `name`, or tests its values for the sake of a guard."""
+    if node.op == "CastLike":
+        return bool(node.inputs[1].name == name)
+    return node.op == "IsNaN" and all(zeroes_some(view, user, name) for user in view.consumers(node.outputs[0].name))
