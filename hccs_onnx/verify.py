@@ -15,8 +15,8 @@ from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import read_model
-from hccs_onnx.graph.fused import expand_fused
 from hccs_onnx.graph.sessions import load_session
+from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import ELEMENT_TYPES, is_hccs
 from hccs_onnx.params import PROBABILITY_UNIT
 from hccs_onnx.progress import progress
@@ -188,7 +188,7 @@ def verify(
     """
     paths = Path(original), Path(rewritten)
     models = [read_model(path) for path in paths]
-    expand_fused(models[0])
+    uncover(models[0], paths[0].parent)
     outputs = _shared_outputs(models[0], models[1], paths[1])
     replaced = _replaced(models[0], models[1], paths)
     least = _least_probability(models[1])

@@ -17,11 +17,11 @@ from hccs_onnx.calibration.integer_fit import Numerics
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
-from hccs_onnx.graph.fused import expand_fused
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
 from hccs_onnx.graph.selection import chosen
+from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
     DATA_FREE,
@@ -84,7 +84,7 @@ def inspect(model: Path | str) -> list[AttentionSoftmax]:
     """
     path = Path(model)
     proto = read_model(path)
-    expand_fused(proto)
+    uncover(proto, path.parent)
     return find_attention(proto, path.parent)
 
 
@@ -132,7 +132,7 @@ def calibrate(
     path = Path(model)
     proto = read_model(path)
     opset = default_opset(proto)
-    expand_fused(proto)
+    uncover(proto, path.parent)
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     collected = collect(proto, path, targets, samples, sample_rows=to != "float")
@@ -213,20 +213,20 @@ def rewrite(
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
     check_target(target, path)
-    came_from = expand_fused(proto)
+    came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
-    left_fused = {came_from[name] for name in came_from if not _is_target(found, name)}
-    if left_fused:  # what is not rewritten stays one node
+    left = {came_from[name] for name in came_from if not _is_target(found, name)}
+    if left:  # what is not rewritten stays one node
         proto = read_model(path)
-        expand_fused(proto, keep=left_fused)
+        uncover(proto, path.parent, left)
         found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if any(is_hccs(node) for node in proto.graph.node) and not any(item.reason is None for item in found):
         write_model(proto, path, target)
         return RewriteReport(target, found, {}, "none")
     targets = _attention(path, found)
-    left = [item for item in found if item.reason is not None and item.attention_like]
-    if strict and left:
-        problem = f"Softmax '{left[0].node}' looks like attention and cannot be rewritten: {left[0].reason}"
+    similar = [item for item in found if item.reason is not None and item.attention_like]
+    if strict and similar:
+        problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
         raise MatchError(str(path), problem, remedy="Leave out --strict to rewrite the others")
     if calibration is None:
         params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import FunctionProto, NodeProto, TypeProto, shape_inference
+from onnx import FunctionProto, NodeProto, TypeProto
 
 from hccs_onnx.graph.names import NameGenerator, is_default_domain, subgraphs
 from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.shapes import tensor_types
 
 logger = logging.getLogger(__name__)
 
 _FUSED = ("Attention",)
 
 
-def expand_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> dict[str, str]:
+def expand_fused(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) -> dict[str, str]:
     """Take fused attention apart, in place.
 
     Parameters
     ----------
     model : onnx.ModelProto
         External data need not be loaded.
+    folder : pathlib.Path
+        Where it lies.
     keep : collection of str
         First outputs of nodes to leave as they are.
 
@@ -38,14 +42,14 @@ def expand_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> dict[str
 
     Examples
     --------
-    >>> expand_fused(model)  # doctest: +SKIP
+    >>> expand_fused(model, Path("models"))  # doctest: +SKIP
     {'y/AttnWeightSoftmax': 'y'}
     """
     graph = model.graph
     opset = default_opset(model)
     if not any(_is_fused(node, opset) for node in graph.node):
         return {}
-    types = _types(model)
+    types = tensor_types(model, folder)
     names = NameGenerator(graph)
     found: dict[str, str] = {}
     nodes: list[NodeProto] = []
@@ -65,24 +69,6 @@ def expand_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> dict[str
 
 def _is_fused(node: NodeProto, opset: int) -> bool:
     return node.op_type in _FUSED and is_default_domain(node.domain) and opset >= 23
-
-
-def _types(model: onnx.ModelProto) -> dict[str, TypeProto]:
-    """Type and shape of every tensor, as far as they can be inferred without weights."""
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(model)
-    for tensor in skeleton.graph.initializer:
-        for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(name)
-    try:
-        skeleton = shape_inference.infer_shapes(skeleton, data_prop=True)
-    except Exception as error:  # what cannot be inferred is only less known
-        logger.info("shape inference failed: %s", error)
-    graph = skeleton.graph
-    types = {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
-    for tensor in model.graph.initializer:
-        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-    return types
 
 
 def _body(node: NodeProto, opset: int, types: Mapping[str, TypeProto]) -> FunctionProto | None:

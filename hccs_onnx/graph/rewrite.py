@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import onnx
 from onnx import helper
@@ -14,7 +13,8 @@ from onnx import helper
 from hccs_onnx._version import __version__
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.names import NameGenerator, count_uses, subgraphs
+from hccs_onnx.graph.dead import keep_entries, without_dead
+from hccs_onnx.graph.names import NameGenerator, subgraphs
 from hccs_onnx.graph.opset import raise_opset
 from hccs_onnx.graph.replacement import Replacer
 from hccs_onnx.operator.body import function_body
@@ -84,7 +84,7 @@ def rewrite_graph(
     for node in nodes:
         _rename_inputs(node, bypassed)
     loose = [name for index in dropped for name in graph.node[index].input]
-    nodes = _without_dead(graph, nodes, loose)
+    nodes = without_dead(graph, nodes, loose)
     serialized = [node.SerializeToString() for node in nodes]
     del graph.node[:]
     graph.node.extend(onnx.NodeProto.FromString(data) for data in serialized)
@@ -124,42 +124,16 @@ def _add_function(model: onnx.ModelProto, body: onnx.FunctionProto) -> None:
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
 
 
-def _without_dead(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], loose: list[str]) -> list[onnx.NodeProto]:
-    """Leave out the nodes and initializers that only made what dropped nodes read (`loose`), and so on upwards."""
-    count = count_uses(nodes, graph.output)
-    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
-    dead_nodes: set[int] = set()
-    dead: set[str] = set()
-    while loose:
-        name = loose.pop()
-        if name == "" or count[name] or name in dead:
-            continue
-        dead.add(name)
-        maker = makers.get(name)
-        if maker is not None and not any(count[output] for output in nodes[maker].output):
-            dead_nodes.add(maker)
-            count.subtract(nodes[maker].input)
-            loose += nodes[maker].input
-    # Before IR version 4 initializers are inputs as well; without one the input would have to be fed.
-    dead -= {value.name for value in graph.input}
-    _keep(graph.initializer, [tensor.name not in dead for tensor in graph.initializer])
-    return [node for index, node in enumerate(nodes) if index not in dead_nodes]
-
-
 def _tensors(graph: onnx.GraphProto) -> set[str]:
     return {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
 
 
 def _drop_descriptions(graph: onnx.GraphProto, removed: set[str]) -> None:
     """Remove shapes and quantisation annotations of tensors that are no longer there."""
-    _keep(graph.value_info, [value.name not in removed for value in graph.value_info])
-    _keep(graph.quantization_annotation, [entry.tensor_name not in removed for entry in graph.quantization_annotation])
-
-
-def _keep(field: MutableSequence[Any], wanted: list[bool]) -> None:
-    """Delete the entries of a repeated field that are not wanted, without copying the others."""
-    for position in reversed([index for index, keep in enumerate(wanted) if not keep]):
-        del field[position]
+    keep_entries(graph.value_info, [value.name not in removed for value in graph.value_info])
+    keep_entries(
+        graph.quantization_annotation, [entry.tensor_name not in removed for entry in graph.quantization_annotation]
+    )
 
 
 def _stamp(model: onnx.ModelProto, stamps: Mapping[str, str]) -> None:

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import TensorProto, numpy_helper, shape_inference
+from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import with_external_data
 from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.shapes import infer_shapes, skeleton
 from hccs_onnx.reference import Array
 
 Dim = int | str | None
 logger = logging.getLogger(__name__)
 
-SMALL = 1024  # elements; larger initializers stay out of the skeleton
 LOADABLE = 1 << 24  # elements; larger constants are not looked into
 
 
@@ -57,7 +57,7 @@ class GraphView:
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         try:
             with G_LOGGER.suppress(G_LOGGER.CRITICAL + 1):  # it logs to stdout
-                graph = gs.import_onnx(_infer_shapes(_skeleton(model, folder)))
+                graph = gs.import_onnx(infer_shapes(skeleton(model, folder)))
         except Exception as error:  # graphsurgeon has no error class of its own
             problem = f"graph cannot be imported: {error}"
             raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
@@ -170,48 +170,6 @@ class GraphView:
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-def _skeleton(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """The model without large initializers' values, in a form that graphsurgeon can import."""
-    skeleton = onnx.ModelProto(ir_version=model.ir_version)
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
-    graph = skeleton.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(model.graph, field))
-    for entry in skeleton.opset_import:
-        entry.domain = "" if is_default_domain(entry.domain) else entry.domain
-    for node in graph.node:
-        node.domain = "" if is_default_domain(node.domain) else node.domain
-        _drop_binary_attributes(node)
-    graph.initializer.extend(_outline(tensor, folder) for tensor in model.graph.initializer)
-    for sparse in model.graph.sparse_initializer:
-        values = sparse.values
-        graph.initializer.append(TensorProto(name=values.name, dims=sparse.dims, data_type=values.data_type))
-    return skeleton
-
-
-def _outline(tensor: TensorProto, folder: Path) -> TensorProto:
-    """A small initializer with its values, a large one without."""
-    if int(np.prod(tensor.dims)) <= SMALL:
-        try:
-            return with_external_data(tensor, folder)
-        except (OSError, ValueError) as error:
-            logger.info("initializer '%s' cannot be read: %s", tensor.name, error)
-    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-
-
-def _drop_binary_attributes(node: onnx.NodeProto) -> None:
-    """Remove string attributes that are no text; graphsurgeon takes all for UTF-8."""
-    for position in reversed(range(len(node.attribute))):
-        attribute = node.attribute[position]
-        try:
-            for value in (attribute.s, *attribute.strings):
-                value.decode()
-        except UnicodeDecodeError:
-            del node.attribute[position]
-
-
 def _only_float_type(model: onnx.ModelProto) -> str | None:
     """The one floating-point type of the weights."""
     floats: dict[int, str] = {
@@ -221,11 +179,3 @@ def _only_float_type(model: onnx.ModelProto) -> str | None:
     }
     types = {floats[tensor.data_type] for tensor in model.graph.initializer if tensor.data_type in floats}
     return types.pop() if len(types) == 1 else None
-
-
-def _infer_shapes(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return shape_inference.infer_shapes(skeleton, data_prop=True)
-    except Exception as error:  # what cannot be inferred is only less known
-        logger.info("shape inference failed: %s", error)
-        return skeleton

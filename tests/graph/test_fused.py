@@ -61,7 +61,7 @@ def run_or_skip(model: onnx.ModelProto, feed: dict[str, np.ndarray], run: Run) -
 def test_attention_taken_apart_gives_the_expected_outputs(name: str, run: Run) -> None:
     inputs, expected = backend_cases()[name].data_sets[0]
     model = model_of(name)
-    assert list(expand_fused(model).values()) == ["Y"]
+    assert list(expand_fused(model, Path()).values()) == ["Y"]
     assert "Attention" not in op_types(model)
     feed = dict(zip([value.name for value in model.graph.input], inputs, strict=True))
     for actual, wanted in zip(run_or_skip(model, feed, run), expected, strict=True):
@@ -162,7 +162,7 @@ def test_attention_of_unknown_types_is_left_whole_with_the_reason(tmp_path: Path
 
 
 def _found(model: onnx.ModelProto) -> list[Any]:
-    expand_fused(model)
+    expand_fused(model, Path())
     return find_attention(model)
 
 

@@ -11,7 +11,8 @@ import pytest
 from graph.models import build, copied
 from onnx import TensorProto, helper
 
-from hccs_onnx.graph.view import LOADABLE, SMALL, GraphView
+from hccs_onnx.graph.shapes import SMALL
+from hccs_onnx.graph.view import LOADABLE, GraphView
 
 F32 = np.float32
 
