@@ -190,7 +190,7 @@ def test_view_does_without_shapes_when_inference_fails(
         raise RuntimeError("no shapes today")
 
     caplog.set_level("INFO")
-    monkeypatch.setattr("hccs_onnx.graph.view.shape_inference.infer_shapes", fail)
+    monkeypatch.setattr("hccs_onnx.graph.shapes.shape_inference.infer_shapes", fail)
     view = view_of("g (float[b,4] x) => (float[b,4] y) { t = Neg (x) y = Neg (t) }")
     assert (view.dims("x"), view.dims("t"), view.dims("y")) == (("b", 4), None, ("b", 4))
     assert "no shapes today" in caplog.text
