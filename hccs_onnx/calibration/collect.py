@@ -80,11 +80,15 @@ def collect(
     """
     names = list(dict.fromkeys(item.logits for item in softmaxes))
     session = load_session(with_outputs(model, names), path)
-    sketches: list[Sketch] = [Sketch.empty(item.heads or 1) for item in softmaxes]
-    rows = [RowSample.empty(item.heads or 1) for item in softmaxes] if sample_rows else []
+    sketches: list[Sketch] = []
+    rows: list[RowSample] = []
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
         logits = dict(zip(names, run(session, names, feed), strict=True))
+        if not sketches:
+            counts = [_heads(item, logits[item.logits]) for item in softmaxes]
+            sketches = [Sketch.empty(count) for count in counts]
+            rows = [RowSample.empty(count) for count in counts] if sample_rows else []
         _add(sketches, softmaxes, logits)
         _add(rows, softmaxes, logits)
         del logits  # before the next are made
@@ -95,6 +99,13 @@ def collect(
             problem = f"head {head} has no row to learn from: all are masked or not finite"
             raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
     return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}", tuple(rows))
+
+
+def _heads(item: AttentionSoftmax, logits: Array) -> int:
+    """Number of heads; where the graph does not tell, the size of an axis that they have for themselves."""
+    if item.heads is not None:
+        return item.heads
+    return int(logits.shape[item.head_axis]) if logits.ndim >= 4 else 1
 
 
 def _add(

@@ -196,7 +196,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         softmax=softmax.outputs[0].name,
         dtype=dtype,
         heads=count,
-        folded=dims is None or len(dims) < 3 or dims[-3] != count,
+        folded=dims is None or len(dims) < 4,
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
         self_attention=heads.self_attention(view, product.query, product.key),
@@ -245,7 +245,7 @@ def _absorbable(
     masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
     for step in (*steps, None):  # None: the product, with the scales before it
         node = view.nodes[product.node if step is None else step.node]
-        if not view.only_used_by(node.outputs[0].name, user):
+        if not view.only_used_by(node.outputs[0].name, user) or (step is not None and step.bends):
             return tuple(absorbed)
         for scale in product.scales if step is None else (step,):
             # In half precision a product without its scale could overflow.

@@ -44,12 +44,16 @@ def count_heads(view: GraphView, logits: str, query: str) -> int | None:
     if len(dims) < 3:
         return 1
     if len(dims) == 3:
-        split = _folded_heads(view, query)
-        return split if split and (not isinstance(dims[0], int) or dims[0] % split == 0) else 1
+        split = _split_heads(view, query, axis=0, folded=True)
+        if split and (not isinstance(dims[0], int) or dims[0] % split == 0):
+            return split
+        return None if _is_reshaped(view, query) else 1
     if isinstance(dims[-3], int):
         return dims[-3]
     made = partial_dims(view, query)
-    return made[-3] if made is not None and len(made) >= 3 and isinstance(made[-3], int) else None
+    if made is not None and len(made) >= 3 and isinstance(made[-3], int):
+        return made[-3]
+    return _split_heads(view, query, axis=1, folded=False) if len(dims) == 4 else None
 
 
 def self_attention(view: GraphView, query: str, key: str) -> bool:
@@ -103,9 +107,32 @@ def _is_one_number(view: GraphView, name: str) -> bool:
     return node is not None and node.op == "Unsqueeze" and view.dims(node.inputs[0].name) in ((), None)
 
 
-def _folded_heads(view: GraphView, query: str) -> int | None:
-    """Heads in the first axis (batch*heads) of the queries, the batch outermost, as the reshapes that made it tell."""
-    axis, folded = 0, True  # the axis that holds the heads, and whether the batch is in it as well
+def _is_reshaped(view: GraphView, name: str) -> bool:
+    """Whether a Reshape lies between a tensor and the projection that it comes from."""
+    for _ in range(_DEPTH):
+        node = view.producer(name)
+        if node is None or node.op in ("MatMul", "Gemm"):
+            return False
+        if node.op == "Reshape":
+            return True
+        name = _data_input(view, node)
+    return False
+
+
+def _split_heads(view: GraphView, query: str, axis: int, folded: bool) -> int | None:
+    """Heads that the reshapes made which the queries went through.
+
+    Parameters
+    ----------
+    view : GraphView
+        The model.
+    query : str
+        The queries.
+    axis : int
+        Axis of the queries that holds the heads.
+    folded : bool
+        Whether the batch is in that axis as well, outermost.
+    """
     name = query
     for _ in range(_DEPTH):
         node = view.producer(name)

@@ -175,7 +175,7 @@ def test_granularity_shares_parameters_and_finer_is_closer(pixels: np.ndarray, d
 
 
 def test_granularity_is_refused_when_unknown(digits_model: Path, pixels: np.ndarray) -> None:
-    with pytest.raises(HccsError, match=r"granularity: unknown \(row, needs head, layer or global\)"):
+    with pytest.raises(HccsError, match=r"granularity: unknown \(row, needs one of head, layer, global\)"):
         calibrate(digits_model, as_feeds(Path(), pixels), granularity="row")  # type: ignore[arg-type]
 
 

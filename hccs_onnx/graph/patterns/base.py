@@ -23,6 +23,8 @@ class Step:
         What it adds to the logits, where it is a mask or a bias.
     reader : int, optional
         Position of the node that reads `data`, where the step is over more nodes than one.
+    bends : bool
+        Whether it is not linear, so that no scale may be moved past it.
     """
 
     node: int
@@ -30,6 +32,7 @@ class Step:
     factor: float | None = None
     mask: MaskLevels | None = None
     reader: int | None = None
+    bends: bool = False
 
 
 @dataclass(frozen=True)

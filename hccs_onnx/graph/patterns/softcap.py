@@ -10,4 +10,4 @@ from hccs_onnx.graph.view import GraphView
 
 def match(view: GraphView, node: gs.Node) -> list[Step]:
     """A step over Tanh, which is kept; scales on either side are `logit_scale`'s."""
-    return [Step(view.index(node), node.inputs[0].name)] if node.op == "Tanh" else []
+    return [Step(view.index(node), node.inputs[0].name, bends=True)] if node.op == "Tanh" else []

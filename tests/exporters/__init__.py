@@ -1,0 +1,1 @@
+"""Models written by real exporters. A package, so that its conftest.py does not hide the one above it."""
