@@ -1,10 +1,12 @@
-// Kernels alone, in cache: G elements/s of every kernel in the list that runs here, and the share that this is of what
-// plain copying of as many bytes reaches on the same buffers.
+// Kernels alone, in cache: G elements/s of every kernel in the list that runs here, and the share that this is of the
+// machine's limit: of only reading x and writing y, each once, with the widest vectors that the kernels use.
 //
 //   hccs_kernel_bench [--bytes B] [--rounds R] [--json] [N...]
 //
-// Buffers take B bytes, both sides counted (default 192 KiB: inside a second-level cache). Kernels take turns within a
-// round of a few hundred microseconds each; shown is the median over the rounds.
+// Buffers take B bytes, both sides counted (default 192 KiB: inside a second-level cache), and begin on a cache line as
+// ONNX Runtime's do. Kernels and limits take turns within a round of a few hundred microseconds each; shown is the
+// median over the rounds. --json prints a list of objects {kernel, types, form, n, gelements_per_s,
+// limit_gelements_per_s}.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "hccs/dispatch.h"
+#include "limit.h"
 
 namespace hccs::bench {
 namespace {
@@ -27,19 +30,21 @@ struct Settings {
   std::vector<size_t> lengths{32, 49, 64, 128, 197, 224, 256, 512, 577, 608, 2048};
 };
 
-// One thing to time, and what came out.
-struct Contestant {
-  std::string name;
-  std::vector<double> rates;
-
+class Rates {
+ public:
+  void add(double rate) { rates_.push_back(rate); }
   double median() {
-    std::nth_element(rates.begin(), rates.begin() + static_cast<ptrdiff_t>(rates.size() / 2), rates.end());
-    return rates[rates.size() / 2];
+    const auto middle = rates_.begin() + static_cast<ptrdiff_t>(rates_.size() / 2);
+    std::nth_element(rates_.begin(), middle, rates_.end());
+    return *middle;
   }
+
+ private:
+  std::vector<double> rates_;
 };
 
 // Keeps x and y apart by no multiple of a page: addresses that are equal modulo 4096 slow copying down by half.
-constexpr size_t kGap = 2112;
+constexpr size_t kGap = 2112;  // a multiple of 64
 
 // Processor time of this thread, which other work on the machine does not count into; wall clock where there is none.
 double seconds() {
@@ -61,36 +66,36 @@ double rate(size_t elements, Body body) {
   return static_cast<double>(elements) * static_cast<double>(repeats) / (seconds() - start) * 1e-9;
 }
 
-// Reads the logits and writes as many bytes as there are probabilities, in pieces that stay in the first-level cache.
-template <class Input, class Result>
-void copy(const std::vector<Input>& x, Result* y) {
-  constexpr size_t kPiece = 2048;
-  for (size_t i = 0; i < x.size(); i += kPiece) {
-    const size_t count = std::min(kPiece, x.size() - i);
-    for (size_t part = 0; part < sizeof(Result) / sizeof(Input); ++part) {
-      memcpy(reinterpret_cast<Input*>(y + i) + part * count, &x[i], count * sizeof(Input));
-    }
+// A buffer of floats, int16 or bytes that begins `gap` bytes after a cache line's begin.
+template <class Type>
+class Buffer {
+ public:
+  Buffer(size_t count, size_t gap) : bytes_(count * sizeof(Type) + gap + kLine) {
+    const size_t off = reinterpret_cast<uintptr_t>(bytes_.data()) % kLine;
+    begin_ = reinterpret_cast<Type*>(bytes_.data() + (kLine - off) % kLine + gap);
   }
-}
+  Type* begin() { return begin_; }
+
+ private:
+  static constexpr size_t kLine = 64;
+  std::vector<unsigned char> bytes_;
+  Type* begin_;
+};
 
 struct Printer {
   bool json, first = true;
 
-  void row(const char* types, const char* form, size_t n, std::vector<Contestant>& contestants) {
-    const double limit = contestants[0].median();
-    for (size_t i = 1; i < contestants.size(); ++i) {
-      const double speed = contestants[i].median();
-      if (json) {
-        std::printf(
-            "%s{\"kernel\":\"%s\",\"types\":\"%s\",\"form\":\"%s\",\"n\":%zu,\"gelements_per_s\":%.3f,"
-            "\"copy_gelements_per_s\":%.3f}",
-            first ? "[" : ",\n", contestants[i].name.c_str(), types, form, n, speed, limit);
-      } else {
-        std::printf("%-9s %-14s %-12s n %5zu %8.2f G/s %5.0f %% of copying\n", contestants[i].name.c_str(), types, form,
-                    n, speed, 100 * speed / limit);
-      }
-      first = false;
+  void row(const char* types, const char* form, size_t n, const char* kernel, double speed, double limit) {
+    if (json) {
+      std::printf(
+          "%s{\"kernel\":\"%s\",\"types\":\"%s\",\"form\":\"%s\",\"n\":%zu,\"gelements_per_s\":%.3f,"
+          "\"limit_gelements_per_s\":%.3f}",
+          first ? "[" : ",\n", kernel, types, form, n, speed, limit);
+    } else {
+      std::printf("%-9s %-14s %-12s n %5zu %8.2f G/s %5.0f %% of the limit\n", kernel, types, form, n, speed,
+                  100 * speed / limit);
     }
+    first = false;
     std::fflush(stdout);
   }
 };
@@ -101,10 +106,14 @@ void measure(const Settings& settings, Printer& printer, const char* types, cons
   const size_t rows = std::max<size_t>(1, settings.bytes / (n * (sizeof(Input) + sizeof(Result))));
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 24);
-  std::vector<Input> x(rows * n);
-  std::vector<Result> with_gap(rows * n + kGap / sizeof(Result));
-  Result* const y = with_gap.data() + kGap / sizeof(Result);
-  for (Input& value : x) value = static_cast<Input>(std::min(127.0f, std::max(-127.0f, normal(random))));
+  const size_t count = rows * n;
+  Buffer<Input> x_buffer(count, 0);
+  Buffer<Result> y_buffer(count, kGap);
+  Input* const x = x_buffer.begin();
+  Result* const y = y_buffer.begin();
+  for (size_t i = 0; i < count; ++i) {
+    x[i] = static_cast<Input>(std::min(127.0f, std::max(-127.0f, normal(random))));
+  }
   if (form.masked) {
     const Input hidden = sizeof(Input) == 1 ? static_cast<Input>(-128) : static_cast<Input>(-1e4);
     for (size_t row = 0; row < rows; ++row) std::fill_n(&x[row * n + n - n / 4], n / 4, hidden);
@@ -113,25 +122,22 @@ void measure(const Settings& settings, Printer& printer, const char* types, cons
   const int32_t B = static_cast<int32_t>(std::max<size_t>(32767 / n, 300));
   const Head head{sizeof(Input) == 1 ? B : 16259, sizeof(Input) == 1 ? std::min(127, B / 48) : 127,
                   sizeof(Input) == 1 ? 40 : 127, 0.5f};
-  std::vector<Contestant> contestants{{"copy", {}}};
-  std::vector<decltype(choose(*kernels_at(0)))> kernels{nullptr};
+  // Every kernel, each followed by its limit.
+  std::vector<const Kernels*> kernels;
   for (size_t i = 0; i < kernel_count(); ++i) {
-    if (!kernels_at(i)->runs_here()) continue;
-    contestants.push_back({kernels_at(i)->name, {}});
-    kernels.push_back(choose(*kernels_at(i)));
+    if (kernels_at(i)->runs_here()) kernels.push_back(kernels_at(i));
   }
+  std::vector<Rates> rates(2 * kernels.size());
   for (int round = 0; round < settings.rounds; ++round) {
-    for (size_t i = 0; i < contestants.size(); ++i) {
-      contestants[i].rates.push_back(rate(x.size(), [&] {
-        if (kernels[i] == nullptr) {
-          copy(x, y);
-        } else {
-          kernels[i](x.data(), y, rows, n, head, form);
-        }
-      }));
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      rates[2 * i].add(rate(count, [&] { choose (*kernels[i])(x, y, rows, n, head, form); }));
+      const Limit limit = limit_of(kernels[i]->name);
+      rates[2 * i + 1].add(rate(count, [&] { limit(x, y, count * sizeof(Input), count * sizeof(Result)); }));
     }
   }
-  printer.row(types, form_name, n, contestants);
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    printer.row(types, form_name, n, kernels[i]->name, rates[2 * i].median(), rates[2 * i + 1].median());
+  }
 }
 
 void run(const Settings& settings) {

@@ -154,9 +154,9 @@ std::string read_all(Reader& reader, Output output, Attributes* attributes) {
   int64_t masked = 0;
   std::string reciprocal = "norm";
   const bool good = reader.read("B", &lists.B) && reader.read("S", &lists.S) && reader.read("Dmax", &lists.Dmax) &&
-              reader.read("head_axis", &attributes->head_axis) && reader.read("reciprocal", &reciprocal) &&
-              reader.read("masked", &masked) && reader.read("scale", &lists.scale) &&
-              reader.read("mask_gap", &attributes->form.mask_gap);
+                    reader.read("head_axis", &attributes->head_axis) && reader.read("reciprocal", &reciprocal) &&
+                    reader.read("masked", &masked) && reader.read("scale", &lists.scale) &&
+                    reader.read("mask_gap", &attributes->form.mask_gap);
   if (!good) return reader.problem();
   if (!parse_reciprocal(reciprocal, &attributes->form.reciprocal)) {
     return "unknown reciprocal ('" + reciprocal + "', needs one of div, clb, norm)";

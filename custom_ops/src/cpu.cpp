@@ -14,6 +14,13 @@ bool cpu_has_avx2_fma() {
   return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
 }
 
+bool cpu_has_avx512() {
+  __builtin_cpu_init();
+  return cpu_has_avx2_fma() && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
+         __builtin_cpu_supports("avx512vbmi") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+}
+
 #elif defined(_M_X64) || defined(_M_IX86)
 
 bool cpu_has_avx2_fma() {
@@ -28,9 +35,22 @@ bool cpu_has_avx2_fma() {
   return fma && os_saves_registers && avx2;
 }
 
+bool cpu_has_avx512() {
+  if (!cpu_has_avx2_fma() || (_xgetbv(0) & 0xe6) != 0xe6) return false;
+  int leaf[4];
+  __cpuidex(leaf, 7, 0);
+  constexpr int f = 1 << 16, dq = 1 << 17, bw = 1 << 30, vbmi = 1 << 1, vnni = 1 << 11;
+  const bool vl = leaf[1] < 0;  // bit 31
+  return (leaf[1] & (f | dq | bw)) == (f | dq | bw) && vl && (leaf[2] & (vbmi | vnni)) == (vbmi | vnni);
+}
+
 #else
 
 bool cpu_has_avx2_fma() {
+  return false;
+}
+
+bool cpu_has_avx512() {
   return false;
 }
 

@@ -8,6 +8,9 @@
 #if defined(HCCS_BUILD_AVX2)
 #include "kernel_avx2.h"
 #endif
+#if defined(HCCS_BUILD_AVX512)
+#include "kernel_avx512.h"
+#endif
 #if defined(HCCS_BUILD_NEON)
 #include "kernel_neon.h"
 #endif
@@ -18,6 +21,9 @@ namespace {
 // To add an instruction set: write its kernel file with a table of its own, add a line here, and give the file its
 // compiler flags in CMakeLists.txt. Tester and benchmark then cover it.
 const Kernels* const kList[] = {
+#if defined(HCCS_BUILD_AVX512)
+    &kAvx512Kernels,
+#endif
 #if defined(HCCS_BUILD_AVX2)
     &kAvx2Kernels,
 #endif

@@ -20,8 +20,7 @@ inline uint8x16_t last_lanes(size_t count) {
   return vld1q_u8(kLastLanes + count);
 }
 
-// ---- Gap codes
-// -------------------------------------------------------------------------------------------------------
+// Gap codes
 
 // A gap code is 0..127; masked positions have 255.
 template <bool kMasked>
@@ -59,8 +58,7 @@ class CodeSum {
   uint8x16_t hidden_ = vdupq_n_u8(0);
 };
 
-// ---- From gap codes to probabilities
-// ---------------------------------------------------------------------------------
+// From gap codes to probabilities
 
 struct Scores {
   uint16x8_t B, S;
@@ -174,8 +172,7 @@ inline void write(int16_t* y, uint8x16_t codes, const Scores& scores, Value valu
   vst1q_s16(y + kWidth / 2, vreinterpretq_s16_u16(y1));
 }
 
-// ---- int8 rows
-// -------------------------------------------------------------------------------------------------------
+// int8 rows
 
 template <class Result>
 inline void zero_row(Result* y, size_t n) {
@@ -293,8 +290,7 @@ void integer_rows(const int8_t* x, typename Norm::Result* y, size_t rows, size_t
   }
 }
 
-// ---- float rows
-// ------------------------------------------------------------------------------------------------------
+// float rows
 
 constexpr size_t kFloats = 4;         // in a vector
 constexpr size_t kFloatBlock = 2048;  // 2048/4 * 32767 < 2^24: sums of scores stay exact in float lanes

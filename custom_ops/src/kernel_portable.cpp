@@ -20,8 +20,7 @@
 namespace hccs {
 namespace {
 
-// ---- int8 rows
-// -------------------------------------------------------------------------------------------------------
+// int8 rows
 
 int8_t maximum_code(const int8_t* x, size_t n) {
   int8_t maximum = kMaskCode;
@@ -133,8 +132,7 @@ void integer_rows(const int8_t* x, Output* y, size_t rows, size_t n, const Head&
   }
 }
 
-// ---- float rows
-// ------------------------------------------------------------------------------------------------------
+// float rows
 
 constexpr float kInfinity = HUGE_VALF, kNan = NAN;
 

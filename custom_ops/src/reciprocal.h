@@ -10,6 +10,13 @@
 
 #include "hccs/kernel.h"
 
+// For what is rare, so that it takes no registers and no room where things are fast.
+#if defined(_MSC_VER)
+#define HCCS_RARE __declspec(noinline)
+#else
+#define HCCS_RARE __attribute__((noinline))
+#endif
+
 namespace hccs {
 
 // The code that is the mask where Form::masked is set; no real logit has it then.

@@ -42,12 +42,8 @@ class GuardedBuffer {
 #endif
   }
 
-  uint8_t* begin() {
-    return begin_;
-  }
-  size_t bytes() const {
-    return bytes_;
-  }
+  uint8_t* begin() { return begin_; }
+  size_t bytes() const { return bytes_; }
 
   bool intact() const {
     for (size_t i = 1; i <= kZone; ++i) {

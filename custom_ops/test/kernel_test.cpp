@@ -168,8 +168,7 @@ class Tester {
   size_t elements_ = 0;
 };
 
-// ---- Vector files
-// ----------------------------------------------------------------------------------------------------
+// Vector files
 
 // As write_vectors.py writes them, little-endian: "HCCSVEC1", then cases until the end.
 struct CaseHeader {
@@ -219,8 +218,7 @@ size_t check_file(Tester& tester, const char* path) {
   return cases;
 }
 
-// ---- Drawn cases
-// -----------------------------------------------------------------------------------------------------
+// Drawn cases
 
 constexpr Reciprocal kReciprocals[] = {Reciprocal::kNorm, Reciprocal::kDiv, Reciprocal::kClb};
 
@@ -298,8 +296,9 @@ void sweep_lengths(Tester& tester, Random& random) {
       for (const bool masked : {false, true}) check_form(tester, random, n, 1 + n % 5, reciprocal, masked);
     }
   }
-  constexpr size_t kLong[] = {512,  577,  1000,  4095,  4096,  4097,  6400,  6432,
-                              6433, 6465, 12801, 65535, 65536, 65537, 200003};
+  // Among them both sides of every bound at which a kernel changes its blocks, pieces or vectors.
+  constexpr size_t kLong[] = {511,  512,  513,  577,  1000, 2047, 2048, 2049, 4031,  4032,  4033,  4095,  4096,  4097,
+                              4160, 4161, 6433, 6465, 8128, 8191, 8192, 8193, 12801, 65535, 65536, 65537, 200003};
   for (const size_t n : kLong) {
     for (const Reciprocal reciprocal : kReciprocals) {
       for (const bool masked : {false, true}) check_form(tester, random, n, 2, reciprocal, masked);
@@ -353,6 +352,56 @@ void sweep_sums(Tester& tester, Random& random) {
   }
 }
 
+// Rows that end in masked codes, the same for all, growing as under a causal mask, or anywhere; more rows than are
+// looked at together.
+template <class Result>
+void sweep_padding(Tester& tester, Random& random) {
+  for (const size_t n : {32, 63, 64, 65, 95, 96, 97, 128, 160, 256, 257, 288, 320, 500, 577, 2048}) {
+    for (const Reciprocal reciprocal : kReciprocals) {
+      for (int kind = 0; kind < 3; ++kind) {
+        Case<Result> c = draw_case<Result>(random, n, 150, reciprocal, true);
+        const size_t shared = static_cast<size_t>(draw(random, 0, static_cast<int64_t>(n)));
+        for (size_t row = 0; row < c.rows(); ++row) {
+          const size_t shown = kind == 0   ? shared
+                               : kind == 1 ? std::min(n, 1 + row * n / c.rows())
+                                           : static_cast<size_t>(draw(random, 0, static_cast<int64_t>(n)));
+          std::fill(&c.x[row * n] + shown, &c.x[row * n] + n, static_cast<int8_t>(-128));
+        }
+        tester.check_defined(c);
+      }
+    }
+  }
+}
+
+// The bounds of Dmax and scale at which kernels take another way, and rows of floats full of halves.
+void sweep_bounds(Tester& tester, Random& random) {
+  constexpr size_t kLengths[] = {17, 49, 65, 128, 193, 224, 321, 1100};
+  for (const size_t n : kLengths) {
+    for (const int32_t Dmax : {1, 15, 16, 62, 63, 64, 65, 126, 127}) {
+      for (const bool masked : {false, true}) {
+        const int32_t B = static_cast<int32_t>(draw(random, Dmax, 32767));
+        for (const Reciprocal reciprocal : kReciprocals) {
+          auto bytes = draw_case<uint8_t>(random, n, 3, reciprocal, masked);
+          auto words = draw_case<int16_t>(random, n, 3, reciprocal, masked);
+          bytes.head = words.head = {B, std::min(127, B / Dmax), Dmax, 1.0f};
+          tester.check_defined(bytes);
+          tester.check_defined(words);
+        }
+        for (const float bound : {1e-30f, 1e30f, 0.1f}) {
+          for (const float scale : {std::nextafter(bound, 0.0f), bound, std::nextafter(bound, 1e38f)}) {
+            Case<float> c{
+                "bounds", {B, std::min(127, B / Dmax), Dmax, scale}, {Reciprocal::kNorm, masked, 64.0f}, n, {}, {}};
+            c.form.mask_gap = static_cast<float>(Dmax) * scale * (n % 2 == 0 ? 0.5f : 2.0f);
+            c.x.resize(9 * n);
+            for (size_t i = 0; i < c.x.size(); i += n) draw_row(random, &c.x[i], n, c.head);
+            tester.check_defined(c);
+          }
+        }
+      }
+    }
+  }
+}
+
 void draw_for(Tester& tester, Random& random, double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -390,9 +439,12 @@ int run(int argc, char** argv) {
   for (const char* path : files) std::printf("%s: %zu cases\n", path, check_file(tester, path));
   sweep_rows<uint8_t>(tester, random);
   sweep_rows<int16_t>(tester, random);
+  sweep_padding<uint8_t>(tester, random);
+  sweep_padding<int16_t>(tester, random);
   sweep_sums<uint8_t>(tester, random);
   sweep_sums<int16_t>(tester, random);
   sweep_lengths(tester, random);
+  sweep_bounds(tester, random);
   draw_for(tester, random, seconds);
   std::printf("%.1f million elements equal, kernels:", static_cast<double>(tester.elements()) * 1e-6);
   for (size_t i = 0; i < kernel_count(); ++i) {
