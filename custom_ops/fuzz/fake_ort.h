@@ -1,5 +1,5 @@
-// As much of ONNX Runtime as the library calls, in a few lines of C++: what a sanitizer can see through, which the real one
-// is not. Every status and every info handed out is counted, so that a forgotten release shows.
+// As much of ONNX Runtime as the library calls, in a few lines of C++: what a sanitizer can see through, which the real
+// one is not. Every status and every info handed out is counted, so that a forgotten release shows.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
-// Fuzzes every kernel that runs here against the definition: bytes are types, form, parameters, shape, alignment and data.
+// Fuzzes every kernel that runs here against the definition: bytes are types, form, parameters, shape, alignment and
+// data.
 //
-// Built with clang this is a libFuzzer program; other compilers get a main() that runs files, to look at what was found:
-// hccs_kernel_fuzz FILE...
+// Built with clang this is a libFuzzer program; other compilers get a main() that runs files, to look at what was
+// found: hccs_kernel_fuzz FILE...
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -37,8 +38,8 @@ bool same(Result a, Result b) {
   return a == b;
 }
 
-// Elements in a block of their own, `offset` elements from its start, with a pattern on both sides. The block ends where
-// the pattern does, so that an address sanitizer sees what is read beyond that.
+// Elements in a block of their own, `offset` elements from its start, with a pattern on both sides. The block ends
+// where the pattern does, so that an address sanitizer sees what is read beyond that.
 template <class Element>
 class Block {
  public:

@@ -1,5 +1,5 @@
-// Drives the whole library from many threads, through a runtime of our own, for sanitizers: registration, shape inference,
-// making, running and dropping kernels, refusals. Results are held against test/definition.h.
+// Drives the whole library from many threads, through a runtime of our own, for sanitizers: registration, shape
+// inference, making, running and dropping kernels, refusals. Results are held against test/definition.h.
 //
 //   hccs_op_threads [THREADS [ROUNDS]]
 //

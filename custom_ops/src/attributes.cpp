@@ -54,7 +54,7 @@ class Reader {
     if (failed(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size))) return false;
     std::vector<char> text(std::max<size_t>(size, 1), '\0');
     if (failed(api_, api_.KernelInfoGetAttribute_string(info_, name, text.data(), &size))) return false;
-    *value = text.data();
+    value->assign(text.data(), size > 0 ? size - 1 : 0);  // less the terminator; the text may hold zeros of its own
     return true;
   }
 
@@ -149,6 +149,22 @@ bool parse_reciprocal(const std::string& text, Reciprocal* reciprocal) {
   return false;
 }
 
+// Text from a model as a message can show it: a few printable ASCII characters, others as \\xNN.
+std::string shown(const std::string& text) {
+  constexpr size_t kMost = 32;
+  std::string result;
+  for (const char c : text.substr(0, kMost)) {
+    if (c >= ' ' && c <= '~') {
+      result += c;
+    } else {
+      constexpr char kDigits[] = "0123456789abcdef";
+      const unsigned byte = static_cast<unsigned char>(c);
+      result += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+    }
+  }
+  return text.size() > kMost ? result + "..." : result;
+}
+
 std::string read_all(Reader& reader, Output output, Attributes* attributes) {
   Lists lists;
   int64_t masked = 0;
@@ -159,7 +175,7 @@ std::string read_all(Reader& reader, Output output, Attributes* attributes) {
                     reader.read("mask_gap", &attributes->form.mask_gap);
   if (!good) return reader.problem();
   if (!parse_reciprocal(reciprocal, &attributes->form.reciprocal)) {
-    return "unknown reciprocal ('" + reciprocal + "', needs one of div, clb, norm)";
+    return "unknown reciprocal ('" + shown(reciprocal) + "', needs one of div, clb, norm)";
   }
   if (masked != 0 && masked != 1) return "masked out of range (" + std::to_string(masked) + ", needs 0 or 1)";
   attributes->form.masked = masked == 1;

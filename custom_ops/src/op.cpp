@@ -180,7 +180,7 @@ OrtStatus* compute(const Node& node, OrtKernelContext* context) {
   for (size_t i = 0; i + 1 < shape.rank; ++i) rows *= static_cast<size_t>(shape.dims[i]);
   const size_t n = static_cast<size_t>(shape.row_length());
   const bool empty = rows == 0 || n == 0;
-  if (!empty) HCCS_RETURN_IF_FAILED(check_row_length(node, Types::kOutput, shape.row_length()));
+  if (n > 0) HCCS_RETURN_IF_FAILED(check_row_length(node, Types::kOutput, shape.row_length()));
 
   OrtValue* output = nullptr;
   void *x = nullptr, *y = nullptr;
