@@ -11,7 +11,7 @@ CHECKED_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h')
 # Here the native library is not optional: a compiler that fails is an error.
 export HCCS_REQUIRE_NATIVE := 1
 
-.PHONY: demo test test-slow test-oldest fuzz lint format clean
+.PHONY: demo test test-slow test-oldest test-exporters fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -21,15 +21,20 @@ test: $(VENV)/.test
 
 # Sanitizers, aarch64 under emulation, one binary on many onnxruntimes: minutes, and tools that may not be there.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/exporters
 
 # The oldest onnx, onnxruntime and friends that are supported, in an environment of their own.
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
+# Real exports from torch and transformers, which are large, in an environment of their own.
+test-exporters: $(VENV)-exporters/.test
+	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
+
 # Longer searches for inputs that break the kernels or the operator.
 fuzz: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long HCCS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m "slow or not slow" -k fuzz tests/native
+	HYPOTHESIS_PROFILE=long HCCS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m "slow or not slow" \
+		tests/native/test_fuzzer.py tests/native/test_malformed_nodes.py tests/native/test_refusals.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -62,5 +67,10 @@ $(VENV)-oldest/.test: pyproject.toml tests/oldest.txt $(NATIVE_SOURCES)
 	$(VENV)-oldest/bin/$(PIP_INSTALL) -e ".[test]" -c tests/oldest.txt
 	touch $@
 
+$(VENV)-exporters/.test: pyproject.toml $(NATIVE_SOURCES)
+	test -x $(VENV)-exporters/bin/python || $(PYTHON) -m venv $(VENV)-exporters
+	$(VENV)-exporters/bin/$(PIP_INSTALL) -e ".[test,exporters]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -327,7 +327,7 @@ void rows_of_type(const int8_t* x, typename Type::Result* y, size_t rows, size_t
     return short_rows<Type, kMasked, 1>(x, y, rows, n, head, form);
   }
   if (!kMasked) return vector_rows<Type, kMasked>(x, y, rows, n, n, head, form);
-  constexpr size_t kNeighbours = 64;  // rows whose masks are looked at together
+  constexpr size_t kNeighbours = 16;  // rows whose masks are looked at together
   while (rows > 0) {
     const size_t count = rows < kNeighbours ? rows : kNeighbours;
     vector_rows<Type, kMasked>(x, y, count, n, shown_length(x, count, n), head, form);

@@ -40,23 +40,17 @@ LOGITS_MODE = 2  # of qk_matmul_output_mode: with mask and cap, just before the 
 NOT_FOUND = {
     r"bloom-.*": "'logits come from Reshape ...': Add(Mul(MatMul, scale), alibi) of (batch*heads, q, k), then a "
     "Reshape to (batch, heads, q, -1), whose last axis is not known to be kept",
-    r"einsum-.*": "'logits come from Einsum ...': the products are Einsum 'bhid,bhjd->bhij' and 'bhij,bhjd->bhid'",
 }
 NO_HEADS = {
     **NOT_FOUND,
-    r"(bert|distilbert|roberta|albert|vit|deit|clip|detr|gpt2|bart)-.*-torchscript": "heads are None: Reshape to "
-    "Concat(Shape, Shape, -1, d), so that only width/d tells",
-    r"(modernbert|llama|qwen2|gemma2)-.*-torchscript": "heads are None: as above, and behind a rotary embedding (Add "
-    "of two Mul), so that only the values or the output projection tell",
-    r"sam_vision-eager-.*": "heads are 1: q, k and v are a Gather of one Reshape to (3, batch*heads, n, d)",
-    r"multihead-weights-torchscript": "heads are 1: Reshape to (n, batch*heads, d) with a computed shape",
+    r"(modernbert|llama|qwen2|gemma2)-.*-torchscript": "heads are None: behind a rotary embedding (Add of two Mul), so "
+    "that only the values or the output projection tell",
+    r"sam_vision-eager-.*": "heads are None: q, k and v are a Gather of one Reshape to (3, batch*heads, n, d)",
+    r"multihead-weights-torchscript": "heads are None: Reshape to (n, batch*heads, d) with a computed shape",
 }
 CANNOT_RUN = {
     r"llama-sdpa-fused": "onnxruntime 1.32 does not broadcast the batch of RotaryEmbedding's caches; torch leaves 1",
     r"multihead-sdpa-fused": "onnxruntime 1.32 does not broadcast the query axis of Attention's mask; torch leaves 1",
-}
-WRONG = {
-    r"gemma2-.*": "the scales in front of Tanh are absorbed, though Tanh is not linear",
 }
 
 
@@ -194,7 +188,7 @@ def test_masked_positions_get_no_probability_and_the_others_some(exported: Expor
     assert masked == exported.item.masked
 
 
-@every({**NOT_FOUND, **CANNOT_RUN, **WRONG})
+@every({**NOT_FOUND, **CANNOT_RUN})
 def test_probabilities_of_the_first_attention_equal_the_reference(exported: Exported, run: Run) -> None:
     logits = exported.original(run)[0][0]
     found, replaced = exported.replaced(run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.patterns.base import NoMatch, Step
+from hccs_onnx.graph.patterns.einsum import Equation, equation_of, is_query_key
 from hccs_onnx.graph.patterns.logit_scale import constant_factor
 from hccs_onnx.graph.view import GraphView
 
@@ -16,14 +17,14 @@ _MOVES = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
 
 @dataclass(frozen=True)
 class QueryKeyProduct:
-    """MatMul of queries and transposed keys.
+    """MatMul of queries and transposed keys, or Einsum of both.
 
     Parameters
     ----------
     node : int
         Its position in the model's node list.
     query, key : str
-        Its inputs.
+        Its inputs; `query` is empty where its axes are not those of the logits.
     scales : tuple of Step
         Constant scales on either, which may be moved behind the product.
     """
@@ -38,6 +39,9 @@ def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
     """The product, or why `node` is not one."""
     if node is None:
         return NoMatch("logits are not made by a product of queries and keys, but come from a model input or constant")
+    equation = equation_of(node)
+    if equation is not None and is_query_key(equation):
+        return _by_einsum(view, node, equation)
     if node.op != "MatMul":
         return NoMatch(f"logits come from {node.op} '{view.label(node)}', not from a product of queries and keys")
     query, key = (tensor.name for tensor in node.inputs)
@@ -45,6 +49,18 @@ def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
         return NoMatch(f"logits come from MatMul '{view.label(node)}' with constant weights: a classifier or a gate")
     scales = tuple(step for side in (query, key) for step in _scales(view, side, node))
     return QueryKeyProduct(view.index(node), query, key, scales)
+
+
+def _by_einsum(view: GraphView, node: gs.Node, equation: Equation) -> QueryKeyProduct | NoMatch:
+    names = [tensor.name for tensor in node.inputs]
+    if any(view.is_constant(name) for name in names):
+        return NoMatch(f"logits come from Einsum '{view.label(node)}' with constant weights: a classifier or a gate")
+    terms = [equation.first, equation.second]
+    query = 0 if equation.output[-2] in equation.first else 1
+    scales = tuple(step for side in names for step in _scales(view, side, node))
+    # Where the queries' axes are those of the logits, their shape tells about heads.
+    told = terms[query][:-1] == equation.output[:-1]
+    return QueryKeyProduct(view.index(node), names[query] if told else "", names[1 - query], scales)
 
 
 def _scales(view: GraphView, name: str, user: gs.Node) -> list[Step]:

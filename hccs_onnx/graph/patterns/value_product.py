@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.patterns.base import NoMatch
+from hccs_onnx.graph.patterns.einsum import equation_of, sums_values
 from hccs_onnx.graph.patterns.nan_guard import zeroes_some
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.patterns.quantize_pair import pair_behind
@@ -12,7 +13,7 @@ from hccs_onnx.graph.view import GraphView
 
 
 def match(view: GraphView, probabilities: str) -> NoMatch | None:
-    """None if some MatMul sums values over the rows of `probabilities`, else where these go instead."""
+    """None if some MatMul or Einsum sums values over the rows of `probabilities`, else where these go instead."""
     pending, seen, ends = [probabilities], set(), []
     while pending:
         name = pending.pop()
@@ -26,6 +27,8 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
                 if not view.is_constant(node.inputs[1].name):
                     return None
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
+            elif (values := _einsum_values(node, name)) is not None and not view.is_constant(values):
+                return None
             elif (hands_on(view, node) and node.inputs[0].name == name) or zeroes_some(view, node, name):
                 pending.append(node.outputs[0].name)
             elif (pair := pair_behind(view, node)) is not None:
@@ -33,6 +36,17 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
             elif not _reads_type_only(view, node, name):
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")
+
+
+def _einsum_values(node: gs.Node, probabilities: str) -> str | None:
+    """What an Einsum sums with these weights."""
+    equation = equation_of(node)
+    if equation is None:
+        return None
+    for position in (0, 1):
+        if node.inputs[position].name == probabilities and sums_values(equation, position):
+            return str(node.inputs[1 - position].name)
+    return None
 
 
 def _reads_type_only(view: GraphView, node: gs.Node, name: str) -> bool:
