@@ -386,7 +386,7 @@ NOT_ATTENTION = {
         "float[b,n,8] x", "s = MatMul (x, w) d = Pow (s, square) l = Neg (d) " + TAIL, "Neg 'Neg_l'",
     ),
     "logits by Einsum": (
-        "float[b,n,8] x", 'l = Einsum <equation = "bid,bjd->bij"> (x, x) ' + TAIL, "Einsum 'Einsum_l'",
+        "float[b,n,8] x", 'l = Einsum <equation = "bid,bje->bij"> (x, x) ' + TAIL, "Einsum 'Einsum_l'",
     ),
     "double": (
         "double[b,n,8] x", "xt = Transpose <perm = [0, 2, 1]> (x) l = MatMul (x, xt) " + TAIL, "of type float64",
