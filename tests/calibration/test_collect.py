@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graph.models import build
 
 from hccs_onnx import Calibration, HccsError, calibrate
 from hccs_onnx.calibration.collect import with_outputs
@@ -314,3 +315,17 @@ def test_calibrate_is_refused_when_there_is_no_attention(tmp_path: Path, body: s
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=pattern):
         calibrate(tmp_path / "m.onnx", [{"x": np.zeros((1, 4), np.float32)}])
+
+
+def test_heads_that_the_graph_does_not_tell_are_counted_in_the_data(tmp_path: Path) -> None:
+    text = (
+        "g (float[b,h,n,8] q, float[b,h,8,n] k, float[b,h,n,8] v) => (float[b,h,n,8] y)"
+        "{ l = MatMul (q, k) p = Softmax <axis = -1> (l) y = MatMul (p, v) }"
+    )
+    onnx.save(build(text, {}), tmp_path / "m.onnx")
+    random = np.random.default_rng(0)
+    shapes = {"q": (2, 5, 6, 8), "k": (2, 5, 8, 6), "v": (2, 5, 6, 8)}
+    feed = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    feed["q"] *= np.arange(1, 6, dtype=np.float32)[:, None, None]  # heads of different temper
+    (softmax,) = calibrate(tmp_path / "m.onnx", [feed]).softmaxes
+    assert len({fit.params for fit in softmax.heads}) == 5
