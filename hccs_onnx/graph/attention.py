@@ -187,7 +187,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
     scales = _absorbable(view, softmax, steps, product)
     if scales and scales[0].reader is not None:  # what is rounded for the Softmax alone is better not rounded
         logits = scales[0].data
-    count = heads.count_heads(view, logits, product.query)
+    count = heads.count_heads(view, logits, product.query, product.head_axis)
     return AttentionSoftmax(
         node=view.label(softmax),
         index=index,

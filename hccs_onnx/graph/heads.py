@@ -15,7 +15,7 @@ _FIRST_INPUT = (
 _DEPTH = 24
 
 
-def count_heads(view: GraphView, logits: str, query: str) -> int | None:
+def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -> int | None:
     """Number of heads of attention.
 
     Parameters
@@ -25,7 +25,9 @@ def count_heads(view: GraphView, logits: str, query: str) -> int | None:
     logits : str
         Input of the Softmax.
     query : str
-        First input of the query-key product.
+        Queries of the query-key product.
+    head_axis : int
+        Axis of the queries that becomes the third last of the logits.
 
     Returns
     -------
@@ -51,9 +53,11 @@ def count_heads(view: GraphView, logits: str, query: str) -> int | None:
     if isinstance(dims[-3], int):
         return dims[-3]
     made = partial_dims(view, query)
-    if made is not None and len(made) >= 3 and isinstance(made[-3], int):
-        return made[-3]
-    return _split_heads(view, query, axis=1, folded=False) if len(dims) == 4 else None
+    if made is not None and len(made) >= -head_axis:
+        size = made[head_axis]
+        if isinstance(size, int):
+            return size
+    return _split_heads(view, query, axis=4 + head_axis, folded=False) if len(dims) == 4 else None
 
 
 def self_attention(view: GraphView, query: str, key: str) -> bool:

@@ -24,15 +24,18 @@ class QueryKeyProduct:
     node : int
         Its position in the model's node list.
     query, key : str
-        Its inputs; `query` is empty where its axes are not those of the logits.
+        Its inputs.
     scales : tuple of Step
         Constant scales on either, which may be moved behind the product.
+    head_axis : int
+        Axis of the queries that becomes the third last of the logits.
     """
 
     node: int
     query: str
     key: str
     scales: tuple[Step, ...]
+    head_axis: int = -3
 
 
 def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
@@ -55,12 +58,12 @@ def _by_einsum(view: GraphView, node: gs.Node, equation: Equation) -> QueryKeyPr
     names = [tensor.name for tensor in node.inputs]
     if any(view.is_constant(name) for name in names):
         return NoMatch(f"logits come from Einsum '{view.label(node)}' with constant weights: a classifier or a gate")
-    terms = [equation.first, equation.second]
     query = 0 if equation.output[-2] in equation.first else 1
+    term = (equation.first, equation.second)[query]
     scales = tuple(step for side in names for step in _scales(view, side, node))
-    # Where the queries' axes are those of the logits, their shape tells about heads.
-    told = terms[query][:-1] == equation.output[:-1]
-    return QueryKeyProduct(view.index(node), names[query] if told else "", names[1 - query], scales)
+    heads = equation.output[-3:-2]
+    head_axis = term.index(heads) - len(term) if heads and heads in term else -3
+    return QueryKeyProduct(view.index(node), names[query], names[1 - query], scales, head_axis)
 
 
 def _scales(view: GraphView, name: str, user: gs.Node) -> list[Step]:
