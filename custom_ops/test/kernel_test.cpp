@@ -356,7 +356,8 @@ void sweep_sums(Tester& tester, Random& random) {
 // looked at together.
 template <class Result>
 void sweep_padding(Tester& tester, Random& random) {
-  for (const size_t n : {32, 63, 64, 65, 95, 96, 97, 128, 160, 256, 257, 288, 320, 500, 577, 2048}) {
+  constexpr size_t kLengths[] = {32, 63, 64, 65, 95, 96, 97, 128, 160, 256, 257, 288, 320, 500, 577, 2048};
+  for (const size_t n : kLengths) {
     for (const Reciprocal reciprocal : kReciprocals) {
       for (int kind = 0; kind < 3; ++kind) {
         Case<Result> c = draw_case<Result>(random, n, 150, reciprocal, true);
