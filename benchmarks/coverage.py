@@ -1,4 +1,4 @@
-"""Which exports are understood: every model of tests/exporters, found, rewritten without data, compared with the original.
+"""Which exports are understood: every model of tests/exporters found, rewritten without data, and compared.
 
 Needs torch, onnxscript and transformers: `pip install -e ".[test,exporters]"`.
 """
