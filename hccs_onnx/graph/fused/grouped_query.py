@@ -143,8 +143,13 @@ def _lengths(parts: Parts, inputs: _Inputs, new: str) -> tuple[str, str]:
 def _angles(parts: Parts, inputs: _Inputs, past: str, new: str) -> list[str]:
     """Cosine and sine of the new positions, (batch, position, 1, half)."""
     last = parts.add("Sub", parts.dim(inputs.cosine, 0), parts.index(1))
-    if inputs.position:
-        position = parts.as_int64(inputs.position)
+    if inputs.position and inputs.query_lengths:
+        position = inputs.position
+    elif inputs.position:  # of the first prompt only the first element counts
+        start = parts.add("Gather", parts.reshape(inputs.position, -1), parts.index(0), axis=0)
+        counted = parts.add("Add", start, parts.counted(new, 1, -1))
+        first = parts.add("Equal", parts.reshape(parts.as_int64(inputs.total)), new)
+        position = parts.add("Where", first, counted, inputs.position)
     else:
         position = parts.add("Add", past, parts.counted(new, 1, -1))
     position = parts.add("Min", position, last)  # padding may lie beyond the end
