@@ -13,13 +13,16 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, TensorProto
 
-from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear_softmax, standard
+from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
 from hccs_onnx.graph.fused.parts import Surroundings
 from hccs_onnx.graph.names import NameGenerator, is_default_domain
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.shapes import tensor_types
 
 RUNTIME = "com.microsoft"
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+"""What a node with too few inputs or attributes of wrong types can lead to: nothing checks runtime operators."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _NO_KERNEL = "onnxruntime's CPU provider does not compute it, so that its parts could not be compared with it"
 
@@ -47,18 +50,21 @@ FAMILIES: Mapping[tuple[str, str], Family] = {
     (RUNTIME, "MultiHeadAttention"): Family(multi_head.check, multi_head.multi_head_attention),
     (RUNTIME, "DecoderMaskedMultiHeadAttention"): Family(multi_head.check_decoder, multi_head.multi_head_attention),
     (RUNTIME, "GroupQueryAttention"): Family(grouped_query.check, grouped_query.group_query_attention),
-    (RUNTIME, "QLinearSoftmax"): Family(qlinear_softmax.check, qlinear_softmax.qlinear_softmax),
+    (RUNTIME, "QLinearSoftmax"): Family(qlinear.check, qlinear.qlinear_softmax),
 }
 """Operators that can be taken apart, by domain and name."""
 
 LEFT_WHOLE: Mapping[tuple[str, str], str] = {
+    (RUNTIME, "BiasSoftmax"): _NO_KERNEL,
+    (RUNTIME, "DecoderAttention"): _NO_KERNEL,
     (RUNTIME, "DecoderMaskedSelfAttention"): _NO_KERNEL,
     (RUNTIME, "LongformerAttention"): _NO_KERNEL,
     (RUNTIME, "PackedAttention"): _NO_KERNEL,
     (RUNTIME, "PackedMultiHeadAttention"): _NO_KERNEL,
     (RUNTIME, "PagedAttention"): _NO_KERNEL,
     (RUNTIME, "QOrderedAttention"): _NO_KERNEL,
-    (RUNTIME, "SparseAttention"): "its mask is a table of blocks, which standard operators cannot read",
+    (RUNTIME, "QOrderedLongformerAttention"): _NO_KERNEL,
+    (RUNTIME, "SparseAttention"): "its mask is a table of blocks (inputs 'block_row_indices' and 'block_col_indices')",
 }
 """Operators that cannot, and why."""
 
@@ -114,17 +120,27 @@ def is_fused(node: NodeProto) -> bool:
 
 def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
     graph = model.graph
-    candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES} - set(keep)
+    candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES and node.output} - set(keep)
     if not candidates:
         return {}
     around = _surroundings(model, folder)
+    apart = {
+        node.output[0]: FAMILIES[_key(node)].parts
+        for node in graph.node
+        if node.output and node.output[0] in candidates and _problem(node, around) is None
+    }
+    softmaxes = [node.output[0] for node in graph.node if node.op_type == "QLinearSoftmax" and node.output[0] in apart]
+    apart |= dict.fromkeys(qlinear.around(graph.node, softmaxes), qlinear.unfused)
     found: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if node.output[0] not in candidates or _problem(node, around) is not None:
+        if not node.output or node.output[0] not in apart:
             nodes.append(node)
             continue
-        parts = FAMILIES[_key(node)].parts(node, around)
+        try:
+            parts = apart[node.output[0]](node, around)
+        except _MALFORMED as error:
+            raise _not_valid(node, error) from error
         found |= {part.output[0]: node.output[0] for part in parts if part.op_type == "Softmax"}
         nodes += parts
     if not found:
@@ -141,7 +157,17 @@ def _key(node: NodeProto) -> tuple[str, str]:
 
 def _problem(node: NodeProto, around: Surroundings) -> str | None:
     key = _key(node)
-    return FAMILIES[key].check(node, around) if key in FAMILIES else LEFT_WHOLE[key]
+    if key in LEFT_WHOLE:
+        return LEFT_WHOLE[key]
+    try:
+        return FAMILIES[key].check(node, around)
+    except _MALFORMED as error:
+        raise _not_valid(node, error) from error
+
+
+def _not_valid(node: NodeProto, error: Exception) -> ModelError:
+    problem = f"{node.op_type} is not valid: {type(error).__name__} {error}"
+    return ModelError(f"node '{node.name or node.output[0]}'", problem, remedy="Load the model in onnxruntime to see why")
 
 
 def _surroundings(model: onnx.ModelProto, folder: Path) -> Surroundings:

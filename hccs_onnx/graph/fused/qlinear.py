@@ -1,0 +1,100 @@
+"""com.microsoft QLinearSoftmax, and the QLinear operators around it: DequantizeLinear, the operator, QuantizeLinear.
+
+A QLinearSoftmax alone tells nothing of attention: where quantisers write it, products and masks are QLinear operators as
+well. Those between the product and the values are taken apart with it, which gives the model's QDQ form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from onnx import NodeProto
+
+from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, inputs_of
+
+_AXIS_ALONE = 13  # opset from which Softmax runs along one axis; before, along that and all behind it
+
+
+def check(node: NodeProto, around: Surroundings) -> str | None:
+    """Why a QLinearSoftmax node cannot be taken apart."""
+    attributes = attributes_of(node)
+    if attributes.get("axis", -1) == -1 or _is_last(node, around):
+        return None
+    if min(attributes.get("opset", _AXIS_ALONE), around.opset) >= _AXIS_ALONE:
+        return None
+    return f"its attribute axis is {attributes['axis']} in the sense of opset {attributes.get('opset')}: several axes"
+
+
+def qlinear_softmax(node: NodeProto, around: Surroundings) -> list[NodeProto]:
+    """The nodes that take its place."""
+    x, x_scale, x_zero, y_scale, y_zero = inputs_of(node, 5)
+    parts = Parts(node, around)
+    logits = parts.add("DequantizeLinear", *_given([x, x_scale, x_zero]))
+    axis = -1 if _is_last(node, around) else attributes_of(node).get("axis", -1)
+    weights = parts.add("Softmax", logits, axis=axis)
+    parts.add("QuantizeLinear", weights, *_given([y_scale, y_zero]), output=node.output[0])
+    return parts.nodes
+
+
+_FLOAT_OP = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
+_PASSED = ("DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Reshape")
+_DEPTH = 16  # nodes between product and Softmax
+
+
+def around(nodes: Sequence[NodeProto], softmaxes: Collection[str]) -> set[str]:
+    """First outputs of the QLinear operators between product and values of some QLinearSoftmax, given by outputs."""
+    makers = {name: node for node in nodes for name in node.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found: set[str] = set()
+    for name in softmaxes:
+        found |= _before(makers, makers[name].input[0]) | _behind(readers, name)
+    return found
+
+
+def _before(makers: dict[str, NodeProto], name: str) -> set[str]:
+    found: set[str] = set()
+    pending = [(name, _DEPTH)]
+    while pending:
+        name, left = pending.pop()
+        node = makers.get(name)
+        if node is None or not left:
+            continue
+        if node.op_type in _FLOAT_OP:
+            found.add(node.output[0])
+        if node.op_type in ("QLinearAdd", "QLinearMul"):
+            pending += [(operand, left - 1) for operand in (node.input[0], node.input[3])]
+        elif node.op_type in _PASSED:
+            pending.append((node.input[0], left - 1))
+    return found
+
+
+def _behind(readers: dict[str, list[NodeProto]], name: str) -> set[str]:
+    found: set[str] = set()
+    for node in readers.get(name, []):
+        if node.op_type == "QLinearMatMul":
+            found.add(node.output[0])
+        elif node.op_type in ("Identity", "Reshape"):
+            found |= _behind(readers, node.output[0])
+    return found
+
+
+def unfused(node: NodeProto, around: Surroundings) -> list[NodeProto]:
+    """The nodes that take the place of a QLinear operator with two operands."""
+    parts = Parts(node, around)
+    inputs = inputs_of(node, 8)
+    operands = [parts.add("DequantizeLinear", *_given(inputs[at : at + 3])) for at in (0, 3)]
+    result = parts.add(_FLOAT_OP[node.op_type], *operands)
+    parts.add("QuantizeLinear", result, *_given(inputs[6:8]), output=node.output[0])
+    return parts.nodes
+
+
+def _given(names: list[str]) -> list[str]:
+    return [name for name in names if name]
+
+
+def _is_last(node: NodeProto, around: Surroundings) -> bool:
+    rank = around.rank(node.input[0])
+    return rank is not None and attributes_of(node).get("axis", -1) in (-1, rank - 1)
