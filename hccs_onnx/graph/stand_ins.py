@@ -59,7 +59,11 @@ def _embedding(node: NodeProto) -> list[NodeProto]:
     """Rows of the word embedding, and one number for each sample: the length of its mask."""
     if len(node.input) < 3:
         return []
-    nodes = [helper.make_node("Gather", [node.input[2], node.input[0]], [node.output[0]])]
+    rows = _name(node, "rows")
+    to_float = helper.make_node("Cast", [rows], [node.output[0]], to=TensorProto.FLOAT)
+    same = helper.make_node("Identity", [rows], [node.output[0]])
+    quantized = node.op_type == "QEmbedLayerNormalization"
+    nodes = [helper.make_node("Gather", [node.input[2], node.input[0]], [rows]), to_float if quantized else same]
     if len(node.output) > 1 and node.output[1]:
         nodes += [
             _first(node),
@@ -118,4 +122,5 @@ _RULES: dict[str, Callable[[NodeProto], list[NodeProto]]] = {
     "Attention": _attention,
     "EmbedLayerNormalization": _embedding,
     "MultiHeadAttention": _multi_head,
+    "QEmbedLayerNormalization": _embedding,
 }
