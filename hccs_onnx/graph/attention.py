@@ -271,13 +271,13 @@ def _hidden(model: onnx.ModelProto, folder: Path) -> Iterator[AttentionSoftmax]:
     """Operators that hold a Softmax and were not taken apart."""
     reasons = why_whole(model, folder)
     for node in _all_nodes(model):
-        if is_fused(node):
+        if is_fused(node) and node.output:
             domain = "ai.onnx" if is_default_domain(node.domain) else node.domain
             why = reasons.get(node.output[0], "it lies in a subgraph or function")
             yield AttentionSoftmax(
                 node.name or node.output[0],
                 -1,
-                node.input[0],
+                node.input[0] if node.input else "",
                 node.output[0],
                 node.output[0],
                 f"is {domain}.{node.op_type}, which hides its Softmax: {why}",

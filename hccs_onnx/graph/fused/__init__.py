@@ -105,7 +105,7 @@ def why_whole(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
     >>> why_whole(model, Path("models"))  # doctest: +SKIP
     {'y': 'its attribute do_rotary is 1, which onnxruntime's CPU provider does not compute'}
     """
-    fused = [node for node in model.graph.node if is_fused(node)]
+    fused = [node for node in model.graph.node if is_fused(node) and node.output]
     if not fused:
         return {}
     around = _surroundings(model, folder)
@@ -159,6 +159,8 @@ def _problem(node: NodeProto, around: Surroundings) -> str | None:
     key = _key(node)
     if key in LEFT_WHOLE:
         return LEFT_WHOLE[key]
+    if not node.input:
+        return "it has no inputs"
     try:
         return FAMILIES[key].check(node, around)
     except _MALFORMED as error:
@@ -167,7 +169,9 @@ def _problem(node: NodeProto, around: Surroundings) -> str | None:
 
 def _not_valid(node: NodeProto, error: Exception) -> ModelError:
     problem = f"{node.op_type} is not valid: {type(error).__name__} {error}"
-    return ModelError(f"node '{node.name or node.output[0]}'", problem, remedy="Load the model in onnxruntime to see why")
+    return ModelError(
+        f"node '{node.name or node.output[0]}'", problem, remedy="Load the model in onnxruntime to see why"
+    )
 
 
 def _surroundings(model: onnx.ModelProto, folder: Path) -> Surroundings:

@@ -1,4 +1,4 @@
-"""com.microsoft GroupQueryAttention: causal, on a buffer of earlier keys and values of which each sample fills a part."""
+"""com.microsoft GroupQueryAttention: each sample fills a part of a buffer of earlier keys and values."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def group_query_attention(node: NodeProto, around: Surroundings) -> list[NodePro
         groups=heads // kv_heads,
         scale=attributes.get("scale", 0.0) or size**-0.5,
         softcap=attributes.get("softcap", 0.0),
-        addend=masks.addend(
-            parts, None, 0, _hidden(parts, attributes, known, past, new, keys), inputs.attention_bias
-        ),
+        addend=masks.addend(parts, None, 0, _hidden(parts, attributes, known, past, new, keys), inputs.attention_bias),
         width=heads * size,
         output=node.output[0],
     )
@@ -122,7 +120,7 @@ def group_query_attention(node: NodeProto, around: Surroundings) -> list[NodePro
 
 def _head_size(inputs: _Inputs, attributes: dict[str, Any], around: Surroundings) -> int | None:
     """Width of one head; None if it is not known."""
-    heads, kv_heads = attributes["num_heads"], attributes["kv_num_heads"]
+    heads, kv_heads = int(attributes["num_heads"]), int(attributes["kv_num_heads"])
     width = around.size(inputs.query, 2)
     if width is not None:
         return width // (heads if inputs.key else heads + 2 * kv_heads)

@@ -27,8 +27,8 @@ def visible_keys(parts: Parts, mask: str, rank: int, batch: str, keys: str) -> s
     parts : Parts
         Where the nodes go.
     mask : str
-        Rank 1: key lengths, behind them possibly where keys begin; rank 2 (batch, key) and rank 3 (batch, query, key): positive
-        where visible.
+        Rank 1: key lengths, behind them possibly where keys begin; rank 2 (batch, key) and rank 3 (batch, query, key):
+        positive where visible.
     rank : int
         Its number of axes.
     batch, keys : str
@@ -73,7 +73,7 @@ def future_keys(parts: Parts, queries: str, keys: str, past: str | None, *, last
 
 
 def addend(parts: Parts, visible: str | None, fill: float, future: str | None, bias: str) -> str | None:
-    """What is added to the logits: `fill` where a key is not visible, the lowest number in the future; None if nothing."""
+    """What is added to the logits, if anything: `fill` where a key is not visible, the lowest number in the future."""
     mask = None
     if visible is not None:
         mask = parts.add("Where", visible, parts.number(0), parts.number(fill))

@@ -1,4 +1,4 @@
-"""com.microsoft MultiHeadAttention and DecoderMaskedMultiHeadAttention: queries, keys and values come apart or packed."""
+"""com.microsoft MultiHeadAttention and DecoderMaskedMultiHeadAttention: projected outside, apart or packed."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def _heads(parts: Parts, inputs: _Inputs, heads: int, size: int, around: Surroun
         if which and around.rank(inputs.key) == 4:
             done.append(name)
             continue
-        bias = parts.take(inputs.bias, *(parts.ints(end) for end in ends[which : which + 2]), 0) if inputs.bias else ""
+        start, end = (parts.ints(end) for end in ends[which : which + 2]) if inputs.bias else ("", "")
+        bias = parts.take(inputs.bias, start, end, 0) if inputs.bias else ""
         if packed[which]:
             biased = parts.add("Add", name, parts.reshape(bias, heads, -1)) if bias else name
             done.append(parts.transpose(biased, 0, 2, 1, 3))

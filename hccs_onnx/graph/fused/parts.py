@@ -1,4 +1,4 @@
-"""What families of fused operators share: what is known around a node, and a builder of the nodes that take its place."""
+"""What all families share: what is known around a node, and a builder of the nodes that take its place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hccs_onnx.graph.names import NameGenerator
 from hccs_onnx.reference import Array
 
 NOT_COMPUTED = "which onnxruntime's CPU provider does not compute"
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_FLOATS: dict[int, type[np.floating[Any]]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 _AXES_AS_INPUT = 13  # opset from which Squeeze, Unsqueeze and Split take axes and sizes as an input
 
 
@@ -142,9 +142,11 @@ class Parts:
     def split(self, x: str, sizes: list[int], axis: int) -> list[str]:
         """The pieces that Split makes."""
         outputs = [self._around.names.fresh(f"{self._stem}/Split") for _ in sizes]
-        old = self._around.opset < _AXES_AS_INPUT
-        inputs, attributes = ([x], {"split": sizes}) if old else ([x, self.ints(*sizes)], {})
-        self.nodes.append(helper.make_node("Split", inputs, outputs, outputs[0], axis=axis, **attributes))
+        if self._around.opset < _AXES_AS_INPUT:
+            node = helper.make_node("Split", [x], outputs, outputs[0], axis=axis, split=sizes)
+        else:
+            node = helper.make_node("Split", [x, self.ints(*sizes)], outputs, outputs[0], axis=axis)
+        self.nodes.append(node)
         return outputs
 
     def take(self, x: str, start: str, end: str, axis: int) -> str:

@@ -1,7 +1,7 @@
 """com.microsoft QLinearSoftmax, and the QLinear operators around it: DequantizeLinear, the operator, QuantizeLinear.
 
-A QLinearSoftmax alone tells nothing of attention: where quantisers write it, products and masks are QLinear operators as
-well. Those between the product and the values are taken apart with it, which gives the model's QDQ form.
+A QLinearSoftmax alone tells nothing of attention: where quantisers write it, products and masks are QLinear operators
+as well. Those between the product and the values are taken apart with it, which gives the model's QDQ form.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ def check(node: NodeProto, around: Surroundings) -> str | None:
     attributes = attributes_of(node)
     if attributes.get("axis", -1) == -1 or _is_last(node, around):
         return None
-    if min(attributes.get("opset", _AXIS_ALONE), around.opset) >= _AXIS_ALONE:
+    opset = min(attributes.get("opset", _AXIS_ALONE), around.opset)
+    if opset >= _AXIS_ALONE:
         return None
-    return f"its attribute axis is {attributes['axis']} in the sense of opset {attributes.get('opset')}: several axes"
+    return f"its attribute axis is {attributes['axis']}, which in opset {opset} means several axes"
 
 
 def qlinear_softmax(node: NodeProto, around: Surroundings) -> list[NodeProto]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hccs_onnx.graph.fused.parts import Parts
 
 
-def rotate(parts: Parts, x: str, cosine: str, sine: str, *, heads: int, size: int, turned: int, interleaved: bool) -> str:
+def rotate(
+    parts: Parts, x: str, cosine: str, sine: str, *, heads: int, size: int, turned: int, interleaved: bool
+) -> str:
     """Turn the first `turned` elements of each head.
 
     Parameters

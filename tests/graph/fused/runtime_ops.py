@@ -93,9 +93,7 @@ class Case:
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     def feed(self) -> dict[str, Array]:
-        return {
-            name: value for name, value in self.inputs.items() if value is not None and name not in self.constants
-        }
+        return {name: value for name, value in self.inputs.items() if value is not None and name not in self.constants}
 
     def with_inputs(self, **inputs: Array | None) -> Case:
         """A copy with other inputs."""

@@ -1,4 +1,4 @@
-"""com.microsoft GroupQueryAttention: its parts compute the same, with buffers, windows, padding and rotary embedding."""
+"""com.microsoft GroupQueryAttention: its parts compute the same, with buffers, windows, padding, rotary embedding."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def on_buffer(new: int, lengths: tuple[int, ...], buffer: int = BUFFER, **change
 
 def window(size: int) -> Array:
     """What is hidden where each query sees `size` keys."""
-    return FUTURE | (KEYS <= ROWS - size)
+    return FUTURE | (ROWS - size >= KEYS)
 
 
 STEP = on_buffer(1, (4, 6))
@@ -117,7 +117,7 @@ CASES = {
         lengths=(4, 6),
         counted=up_to(4, 6),
         attributes=attributes(causal=0),
-        hidden=(KEYS >= PADDED[:, None])[:, None, None],
+        hidden=(PADDED[:, None] <= KEYS)[:, None, None],
     ),
     "bias": grouped().with_inputs(attention_bias=randoms(1)(1, HEADS, N, N)),
     "bias-softcap": grouped(attributes=attributes(softcap=2.0)).with_inputs(attention_bias=randoms(1)(BATCH, 1, N, N)),
@@ -161,9 +161,7 @@ TURNED = {
 
 @pytest.mark.parametrize("interleaved", [0, 1])
 @pytest.mark.parametrize("name", TURNED)
-def test_rotary_embedding_taken_apart_computes_the_same(
-    name: str, interleaved: int, run: Run, tmp_path: Path
-) -> None:
+def test_rotary_embedding_taken_apart_computes_the_same(name: str, interleaved: int, run: Run, tmp_path: Path) -> None:
     cosine, sine = angles()
     turned = attributes(do_rotary=1, rotary_interleaved=interleaved)
     case = replace(TURNED[name].with_inputs(cosine=cosine, sine=sine), attributes=turned)

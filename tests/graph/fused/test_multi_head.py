@@ -9,7 +9,16 @@ import numpy as np
 import onnx
 import pytest
 from conftest import Run
-from graph.fused.runtime_ops import LOWEST, Array, Case, check_left, check_parts, check_rewritten, fused_outputs, randoms
+from graph.fused.runtime_ops import (
+    LOWEST,
+    Array,
+    Case,
+    check_left,
+    check_parts,
+    check_rewritten,
+    fused_outputs,
+    randoms,
+)
 
 from hccs_onnx.graph.fused import expand_fused
 
@@ -106,9 +115,7 @@ def with_past(causal: int, length: int = PAST) -> Case:
 
 @pytest.mark.parametrize("causal", [0, 1])
 @pytest.mark.parametrize("length", [PAST, BUFFER])
-def test_multi_head_attention_with_a_past_computes_the_same(
-    causal: int, length: int, run: Run, tmp_path: Path
-) -> None:
+def test_multi_head_attention_with_a_past_computes_the_same(causal: int, length: int, run: Run, tmp_path: Path) -> None:
     check_parts(with_past(causal, length), run)
     check_rewritten(with_past(causal, length), run, tmp_path)
 
@@ -122,7 +129,7 @@ def test_multi_head_attention_puts_out_keys_and_values(run: Run) -> None:
 
 
 def packed(case: Case) -> Case:
-    """Queries, keys and values, or keys and values, in one input; onnxruntime's CPU provider has only the other form."""
+    """Queries, keys and values, or keys and values, in one input, which onnxruntime's CPU provider does not compute."""
     query, key, value = (np.asarray(case.inputs[name]) for name in ("query", "key", "value"))
     if query.shape == key.shape:
         return case.with_inputs(query=stacked(query, key, value), key=None, value=None)
@@ -228,9 +235,7 @@ DECODERS = {
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_decoder_attention_taken_apart_computes_the_same_and_masks_exactly(
-    name: str, run: Run, tmp_path: Path
-) -> None:
+def test_decoder_attention_taken_apart_computes_the_same_and_masks_exactly(name: str, run: Run, tmp_path: Path) -> None:
     check_parts(DECODERS[name], run)
     check_rewritten(DECODERS[name], run, tmp_path)
 

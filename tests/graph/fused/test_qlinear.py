@@ -19,7 +19,7 @@ from hccs_onnx.graph.fused import expand_fused, why_whole
 CODES = np.random.default_rng(0).integers(0, 200, (2, 3, 4, 8)).astype(np.uint8)
 
 
-def softmax(dtype: type, opset: int = 17, **attributes: int) -> onnx.ModelProto:
+def softmax(dtype: type, version: int = 17, **attributes: int) -> onnx.ModelProto:
     constants = {
         "x_scale": np.array(0.05, np.float32),
         "x_zero": np.array(7, dtype),
@@ -31,7 +31,7 @@ def softmax(dtype: type, opset: int = 17, **attributes: int) -> onnx.ModelProto:
     node = helper.make_node("QLinearSoftmax", ["x", *constants], ["y"], "fused", domain="com.microsoft", **attributes)
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph([node], "g", tensors[:1], tensors[1:], weights)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -65,7 +65,7 @@ def test_qlinear_softmax_over_several_axes_is_left_with_the_reason(opset: int, a
     model = softmax(np.uint8, opset, opset=attribute, axis=1)
     assert expand_fused(model, Path()) == {}
     (reason,) = why_whole(model, Path()).values()
-    assert reason == f"its attribute axis is 1 in the sense of opset {min(opset, attribute)}: several axes"
+    assert reason == f"its attribute axis is 1, which in opset {min(opset, attribute)} means several axes"
 
 
 VARIANT = Attention(mask="computed", fill=-100.0, length=9)
@@ -133,9 +133,7 @@ def test_qoperator_form_is_kept_where_it_is_not_rewritten(quantized: Path, tmp_p
 def rewrite_excluding(path: Path, folder: Path) -> onnx.ModelProto:
     """`path` beside a float attention, of which only that is rewritten."""
     first, second = onnx.load(path), replace(VARIANT, ir_version=onnx.load(path).ir_version).model()
-    both = onnx.compose.merge_models(
-        first, onnx.compose.add_prefix(same_imports(second, first), "other/"), io_map=[]
-    )
+    both = onnx.compose.merge_models(first, onnx.compose.add_prefix(same_imports(second, first), "other/"), io_map=[])
     onnx.save(both, folder / "both.onnx")
     return onnx.load(rewrite(folder / "both.onnx", include="^other/").output)
 

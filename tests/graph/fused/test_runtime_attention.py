@@ -15,7 +15,7 @@ WIDTH = HEADS * SIZE
 ROWS, KEYS = np.arange(N)[:, None], np.arange(N)
 FUTURE = KEYS > ROWS
 LENGTHS = np.array([4, 6], np.int32)
-PADDED = (KEYS >= LENGTHS[:, None])[:, None, None]
+PADDED = (LENGTHS[:, None] <= KEYS)[:, None, None]
 
 
 def attention(mask: Array | None = None, **changes: object) -> Case:
@@ -53,7 +53,7 @@ MASKS = {
     "pairs": attention((~PAIRS).astype(np.int32), hidden=PAIRS[:, None]),
     "lengths": attention(LENGTHS, hidden=PADDED),
     "ends-and-begins": attention(
-        np.array([4, 6, 1, 0], np.int32), hidden=PADDED | (KEYS < np.array([[1], [0]]))[:, None, None]
+        np.array([4, 6, 1, 0], np.int32), hidden=PADDED | (np.array([[1], [0]]) > KEYS)[:, None, None]
     ),
     "causal": attention(hidden=FUTURE, attributes=attributes(unidirectional=1)),
     "causal-lengths": attention(LENGTHS, hidden=FUTURE | PADDED, attributes=attributes(unidirectional=1)),
