@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from hccs_onnx.graph.fused import expand_fused
+from hccs_onnx.graph.fused.products import expand_products
 from hccs_onnx.graph.handmade import fold_handmade
 
 
@@ -33,4 +34,5 @@ def uncover(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) ->
     >>> uncover(model, Path("models"))  # doctest: +SKIP
     {'encoder/attention/AttnWeightSoftmax': 'encoder/attention'}
     """
-    return fold_handmade(model, folder, keep) | expand_fused(model, folder, keep)
+    found = fold_handmade(model, folder, keep) | expand_fused(model, folder, keep)
+    return found | expand_products(model, folder, keep)

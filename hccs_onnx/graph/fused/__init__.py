@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
-from hccs_onnx.graph.fused.parts import Surroundings
-from hccs_onnx.graph.names import NameGenerator, is_default_domain
-from hccs_onnx.graph.opset import default_opset
-from hccs_onnx.graph.shapes import tensor_types
+from hccs_onnx.graph.fused.parts import Surroundings, surroundings_of
+from hccs_onnx.graph.names import is_default_domain
 
 RUNTIME = "com.microsoft"
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
 """What a node with too few inputs or attributes of wrong types can lead to: nothing checks runtime operators."""
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _NO_KERNEL = "onnxruntime's CPU provider does not compute it, so that its parts could not be compared with it"
 
 
@@ -108,7 +105,7 @@ def why_whole(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
     fused = [node for node in model.graph.node if is_fused(node) and node.output]
     if not fused:
         return {}
-    around = _surroundings(model, folder)
+    around = surroundings_of(model, folder)
     return {node.output[0]: _problem(node, around) or "it is to stay whole" for node in fused}
 
 
@@ -123,7 +120,7 @@ def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) ->
     candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES and node.output} - set(keep)
     if not candidates:
         return {}
-    around = _surroundings(model, folder)
+    around = surroundings_of(model, folder)
     apart = {
         node.output[0]: FAMILIES[_key(node)].parts
         for node in graph.node
@@ -172,9 +169,3 @@ def _not_valid(node: NodeProto, error: Exception) -> ModelError:
     return ModelError(
         f"node '{node.name or node.output[0]}'", problem, remedy="Load the model in onnxruntime to see why"
     )
-
-
-def _surroundings(model: onnx.ModelProto, folder: Path) -> Surroundings:
-    floats = {tensor.data_type for tensor in model.graph.initializer if tensor.data_type in _FLOATS}
-    float_type = floats.pop() if len(floats) == 1 else TensorProto.UNDEFINED
-    return Surroundings(default_opset(model), tensor_types(model, folder), NameGenerator(model.graph), float_type)

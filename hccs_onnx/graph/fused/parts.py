@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from hccs_onnx.graph.names import NameGenerator
+from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.shapes import tensor_types
 from hccs_onnx.reference import Array
 
 NOT_COMPUTED = "which onnxruntime's CPU provider does not compute"
 _FLOATS: dict[int, type[np.floating[Any]]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_FLOATING = (*_FLOATS, TensorProto.BFLOAT16)
 _AXES_AS_INPUT = 13  # opset from which Squeeze, Unsqueeze and Split take axes and sizes as an input
 
 
@@ -55,6 +60,13 @@ class Surroundings:
         """Element type of the first tensor of which it is known, or the one of the weights; 0 if there is none."""
         known = (self.types.get(name, TypeProto()).tensor_type.elem_type for name in names)
         return next((kind for kind in known if kind), self.float_type)
+
+
+def surroundings_of(model: onnx.ModelProto, folder: Path) -> Surroundings:
+    """What is known around the nodes of a model; its external data need not be loaded."""
+    floats = {tensor.data_type for tensor in model.graph.initializer if tensor.data_type in _FLOATING}
+    float_type = floats.pop() if len(floats) == 1 else TensorProto.UNDEFINED
+    return Surroundings(default_opset(model), tensor_types(model, folder), NameGenerator(model.graph), float_type)
 
 
 def inputs_of(node: NodeProto, count: int) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 from onnx import NodeProto
 
+from hccs_onnx.graph.fused.neighbours import explore, makers_of, readers_of
 from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, inputs_of
 
 _AXIS_ALONE = 13  # opset from which Softmax runs along one axis; before, along that and all behind it
@@ -39,46 +40,29 @@ def qlinear_softmax(node: NodeProto, around: Surroundings) -> list[NodeProto]:
 
 _FLOAT_OP = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 _PASSED = ("DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Reshape")
-_DEPTH = 16  # nodes between product and Softmax
 
 
 def around(nodes: Sequence[NodeProto], softmaxes: Collection[str]) -> set[str]:
     """First outputs of the QLinear operators between product and values of some QLinearSoftmax, given by outputs."""
-    makers = {name: node for node in nodes for name in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in nodes:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    makers, readers = makers_of(nodes), readers_of(nodes)
+
+    def before(name: str) -> tuple[list[str], list[str]]:
+        node = makers.get(name)
+        if node is None:
+            return [], []
+        found = [node.output[0]] if node.op_type in _FLOAT_OP else []
+        if node.op_type in ("QLinearAdd", "QLinearMul"):
+            return found, [node.input[0], node.input[3]]
+        return found, [node.input[0]] if node.op_type in _PASSED else []
+
+    def behind(name: str) -> tuple[list[str], list[str]]:
+        nodes = readers.get(name, [])
+        products = [node.output[0] for node in nodes if node.op_type == "QLinearMatMul"]
+        return products, [node.output[0] for node in nodes if node.op_type in ("Identity", "Reshape")]
+
     found: set[str] = set()
     for name in softmaxes:
-        found |= _before(makers, makers[name].input[0]) | _behind(readers, name)
-    return found
-
-
-def _before(makers: dict[str, NodeProto], name: str) -> set[str]:
-    found: set[str] = set()
-    pending = [(name, _DEPTH)]
-    while pending:
-        name, left = pending.pop()
-        node = makers.get(name)
-        if node is None or not left:
-            continue
-        if node.op_type in _FLOAT_OP:
-            found.add(node.output[0])
-        if node.op_type in ("QLinearAdd", "QLinearMul"):
-            pending += [(operand, left - 1) for operand in (node.input[0], node.input[3])]
-        elif node.op_type in _PASSED:
-            pending.append((node.input[0], left - 1))
-    return found
-
-
-def _behind(readers: dict[str, list[NodeProto]], name: str) -> set[str]:
-    found: set[str] = set()
-    for node in readers.get(name, []):
-        if node.op_type == "QLinearMatMul":
-            found.add(node.output[0])
-        elif node.op_type in ("Identity", "Reshape"):
-            found |= _behind(readers, node.output[0])
+        found |= explore(makers[name].input[0], before) | explore(name, behind)
     return found
 
 

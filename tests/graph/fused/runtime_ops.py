@@ -15,7 +15,6 @@ from graph.models import nodes, op_types, tapped
 from onnx import TensorProto, helper, numpy_helper
 
 from hccs_onnx import rewrite
-from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import find_attention
 from hccs_onnx.graph.fused import expand_fused, why_whole
 from hccs_onnx.operator.schema import read_attributes
@@ -113,7 +112,7 @@ def fused_outputs(case: Case, run: Run) -> list[Array]:
     """What onnxruntime's kernel computes."""
     try:
         return run(case.model(), case.feed())
-    except ModelError as error:
+    except Exception as error:  # onnxruntime's own classes have no common base
         if RUNTIME < TESTED:
             pytest.skip(f"onnxruntime {ort.__version__} cannot run it: {error}")
         raise

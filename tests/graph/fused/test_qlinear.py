@@ -23,8 +23,8 @@ def softmax(dtype: type, version: int = 17, **attributes: int) -> onnx.ModelProt
     constants = {
         "x_scale": np.array(0.05, np.float32),
         "x_zero": np.array(7, dtype),
-        "y_scale": np.array(1 / 256, np.float32),
-        "y_zero": np.array(0, dtype),
+        "y_scale": np.array(1 / 255, np.float32),
+        "y_zero": np.array(np.iinfo(dtype).min, dtype),
     }
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     tensors = [helper.make_tensor_value_info(name, kind, ["batch", 3, "n", "m"]) for name in "xy"]

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Run
-from graph.fused.runtime_ops import LOWEST, Array, Case, check_left, check_parts, check_rewritten, randoms
+from graph.fused.runtime_ops import (
+    LOWEST,
+    RUNTIME,
+    TESTED,
+    Array,
+    Case,
+    check_left,
+    check_parts,
+    check_rewritten,
+    randoms,
+)
 
 BATCH, N, HEADS, SIZE, PAST = 2, 6, 3, 4, 3
 WIDTH = HEADS * SIZE
@@ -90,6 +100,8 @@ def test_attention_is_taken_apart_at_any_opset(opset: int, run: Run) -> None:
 
 @pytest.mark.parametrize("shape", [(BATCH, HEADS), (1, HEADS), (BATCH, 1), (1, 1)])
 def test_attention_with_a_bias_computes_the_same(shape: tuple[int, int], run: Run, tmp_path: Path) -> None:
+    if RUNTIME < TESTED and shape != (BATCH, HEADS):
+        pytest.skip("this onnxruntime does not broadcast biases")
     case = attention(KEPT, hidden=PADDED).with_inputs(attention_bias=randoms(1)(*shape, N, N))
     check_parts(case, run)
     check_rewritten(case, run, tmp_path)
