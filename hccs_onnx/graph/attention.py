@@ -121,10 +121,10 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     >>> [item.heads for item in find_attention(onnx.load("encoder.onnx"))]  # doctest: +SKIP
     [12, 12, 12, 12, 12, 12]
     """
-    if not any(_is_softmax(node) for node in _all_nodes(model)):
-        return list(_hidden(model, folder))
-    view = GraphView(model, folder)
     try:
+        if not any(_is_softmax(node) for node in _all_nodes(model)):
+            return list(_hidden(model, folder))
+        view = GraphView(model, folder)
         found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
         return [*found, *_elsewhere(model), *_hidden(model, folder)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:

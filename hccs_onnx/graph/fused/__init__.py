@@ -13,14 +13,11 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto
 
-from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
 from hccs_onnx.graph.fused.parts import Surroundings, surroundings_of
 from hccs_onnx.graph.names import is_default_domain
 
 RUNTIME = "com.microsoft"
-_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
-"""What a node with too few inputs or attributes of wrong types can lead to: nothing checks runtime operators."""
 _NO_KERNEL = "onnxruntime's CPU provider does not compute it, so that its parts could not be compared with it"
 
 
@@ -134,10 +131,7 @@ def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) ->
         if not node.output or node.output[0] not in apart:
             nodes.append(node)
             continue
-        try:
-            parts = apart[node.output[0]](node, around)
-        except _MALFORMED as error:
-            raise _not_valid(node, error) from error
+        parts = apart[node.output[0]](node, around)
         found |= {part.output[0]: node.output[0] for part in parts if part.op_type == "Softmax"}
         nodes += parts
     if not found:
@@ -158,14 +152,4 @@ def _problem(node: NodeProto, around: Surroundings) -> str | None:
         return LEFT_WHOLE[key]
     if not node.input:
         return "it has no inputs"
-    try:
-        return FAMILIES[key].check(node, around)
-    except _MALFORMED as error:
-        raise _not_valid(node, error) from error
-
-
-def _not_valid(node: NodeProto, error: Exception) -> ModelError:
-    problem = f"{node.op_type} is not valid: {type(error).__name__} {error}"
-    return ModelError(
-        f"node '{node.name or node.output[0]}'", problem, remedy="Load the model in onnxruntime to see why"
-    )
+    return FAMILIES[key].check(node, around)

@@ -46,7 +46,7 @@ def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] 
     found: dict[str, str] = {}
     apart: set[str] = set()
     for node in graph.node:
-        if node.op_type == "Softmax" and is_default_domain(node.domain) and node.output[0] not in keep:
+        if _is_softmax(node) and node.output[0] not in keep:
             products = _before(makers, node.input[0]) | _behind(readers, node.output[0])
             products = {name for name in products if _problem(makers[name], around) is None}
             apart |= products
@@ -63,8 +63,14 @@ def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] 
     return found
 
 
+def _is_softmax(node: NodeProto) -> bool:
+    return node.op_type == "Softmax" and is_default_domain(node.domain) and bool(node.input) and bool(node.output)
+
+
 def _is_fused(node: NodeProto) -> bool:
-    return node.op_type == "FusedMatMul" and node.domain == "com.microsoft" and len(node.input) == 2
+    return (
+        node.op_type == "FusedMatMul" and node.domain == "com.microsoft" and len(node.input) == 2 and bool(node.output)
+    )
 
 
 def _before(makers: Mapping[str, NodeProto], logits: str) -> set[str]:
@@ -93,7 +99,7 @@ def _behind(readers: Mapping[str, list[NodeProto]], probabilities: str) -> set[s
 
 
 def _hands_on(node: NodeProto) -> bool:
-    return node.op_type in _PASSED and is_default_domain(node.domain)
+    return node.op_type in _PASSED and is_default_domain(node.domain) and bool(node.output)
 
 
 def _problem(node: NodeProto, around: Surroundings) -> str | None:
@@ -101,6 +107,8 @@ def _problem(node: NodeProto, around: Surroundings) -> str | None:
     for name, side in zip(node.input, "AB", strict=True):
         if (attributes.get(f"trans{side}") or attributes.get(f"transBatch{side}")) and (around.rank(name) or 0) < 2:
             return f"the rank of input '{name}' is not known"
+    if not isinstance(attributes.get("alpha", 1.0), float):
+        return "its attribute alpha is not a number"
     return float_problem(node, around, *node.input)
 
 

@@ -50,20 +50,24 @@ def around(nodes: Sequence[NodeProto], softmaxes: Collection[str]) -> set[str]:
         node = makers.get(name)
         if node is None:
             return [], []
-        found = [node.output[0]] if node.op_type in _FLOAT_OP else []
-        if node.op_type in ("QLinearAdd", "QLinearMul"):
-            return found, [node.input[0], node.input[3]]
-        return found, [node.input[0]] if node.op_type in _PASSED else []
+        if _has_two_operands(node):
+            onward = [] if node.op_type == "QLinearMatMul" else [node.input[0], node.input[3]]
+            return [node.output[0]], onward
+        return [], list(node.input[:1]) if node.op_type in _PASSED else []
 
     def behind(name: str) -> tuple[list[str], list[str]]:
         nodes = readers.get(name, [])
-        products = [node.output[0] for node in nodes if node.op_type == "QLinearMatMul"]
-        return products, [node.output[0] for node in nodes if node.op_type in ("Identity", "Reshape")]
+        products = [node.output[0] for node in nodes if node.op_type == "QLinearMatMul" and _has_two_operands(node)]
+        return products, [node.output[0] for node in nodes if node.op_type in ("Identity", "Reshape") and node.output]
 
     found: set[str] = set()
     for name in softmaxes:
         found |= explore(makers[name].input[0], before) | explore(name, behind)
     return found
+
+
+def _has_two_operands(node: NodeProto) -> bool:
+    return node.op_type in _FLOAT_OP and len(node.input) >= 7
 
 
 def unfused(node: NodeProto, around: Surroundings) -> list[NodeProto]:
