@@ -37,6 +37,13 @@ def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] 
     >>> expand_products(model, Path("models"))  # doctest: +SKIP
     {'probabilities': 'probabilities'}
     """
+    found: dict[str, str] = {}
+    while new := _expand_once(model, folder, keep):  # again: behind what was taken apart, more shapes are known
+        found |= new
+    return found
+
+
+def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
     graph = model.graph
     if not any(_is_fused(node) for node in graph.node):
         return {}

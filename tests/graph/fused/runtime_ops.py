@@ -66,9 +66,12 @@ class Case:
 
     def model(self) -> onnx.ModelProto:
         given = {name: value for name, value in self.inputs.items() if value is not None}
+        names = [name if name in given else "" for name in self.inputs]
+        while not names[-1]:  # which older runtimes may not know
+            names.pop()
         node = helper.make_node(
             self.op,
-            [name if name in given else "" for name in self.inputs],
+            names,
             list(self.outputs),
             "fused",
             domain="com.microsoft",

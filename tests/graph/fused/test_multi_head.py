@@ -11,6 +11,8 @@ import pytest
 from conftest import Run
 from graph.fused.runtime_ops import (
     LOWEST,
+    RUNTIME,
+    TESTED,
     Array,
     Case,
     check_left,
@@ -21,6 +23,8 @@ from graph.fused.runtime_ops import (
 )
 
 from hccs_onnx.graph.fused import expand_fused
+
+pytestmark = pytest.mark.skipif(RUNTIME < TESTED, reason="this onnxruntime misreads masks of more keys than queries")
 
 BATCH, N, M, HEADS, SIZE, PAST, BUFFER = 2, 5, 7, 3, 4, 3, 12
 WIDTH = HEADS * SIZE
