@@ -7,11 +7,10 @@ from collections.abc import Callable
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-_DOMAINS = ("com.microsoft", "")  # SimplifiedLayerNormalization belongs to neither by right, and is used in both
 _LIKE_FIRST = {
     "BiasGelu": (0,),
     "FastGelu": (0,),
-    "GroupQueryAttention": (0,),
+    "Gelu": (0,),
     "QLinearSoftmax": (0,),
     "QuickGelu": (0,),
     "RotaryEmbedding": (0,),
@@ -20,6 +19,9 @@ _LIKE_FIRST = {
     "SkipSimplifiedLayerNormalization": (0, 3),
 }
 """Outputs that have shape and type of the first input, by operator."""
+
+_OWN = "com.microsoft"
+_STRAY = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")  # also written without a domain
 
 
 def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,15 +46,12 @@ def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _stand_ins(node: NodeProto) -> list[NodeProto]:
-    if node.domain not in _DOMAINS or not node.input or not node.output:
+    if not node.input or not node.output or not (node.domain == _OWN or (not node.domain and node.op_type in _STRAY)):
         return []
     if node.op_type in _LIKE_FIRST:
         present = [node.output[at] for at in _LIKE_FIRST[node.op_type] if at < len(node.output) and node.output[at]]
-        if node.op_type == "GroupQueryAttention" and not (len(node.input) > 1 and node.input[1]):
-            return []  # packed: as wide as queries, keys and values together
         return [helper.make_node("Identity", [node.input[0]], [name]) for name in present]
-    rule = _RULES.get(node.op_type) if node.domain else None
-    return rule(node) if rule is not None else []
+    return _RULES[node.op_type](node) if node.op_type in _RULES else []
 
 
 def _embedding(node: NodeProto) -> list[NodeProto]:
@@ -103,6 +102,12 @@ def _multi_head(node: NodeProto) -> list[NodeProto]:
     ]
 
 
+def _grouped_query(node: NodeProto) -> list[NodeProto]:
+    """The queries, where they come apart from keys and values."""
+    apart = len(node.input) > 1 and node.input[1]
+    return [helper.make_node("Identity", [node.input[0]], [node.output[0]])] if apart else []
+
+
 def _name(node: NodeProto, part: str) -> str:
     return f"stand-in of {node.output[0]}: {part}"
 
@@ -121,6 +126,7 @@ def _ints(node: NodeProto, part: str, *values: int) -> NodeProto:
 _RULES: dict[str, Callable[[NodeProto], list[NodeProto]]] = {
     "Attention": _attention,
     "EmbedLayerNormalization": _embedding,
+    "GroupQueryAttention": _grouped_query,
     "MultiHeadAttention": _multi_head,
     "QEmbedLayerNormalization": _embedding,
 }

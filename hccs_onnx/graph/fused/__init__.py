@@ -114,7 +114,7 @@ def is_fused(node: NodeProto) -> bool:
 
 def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
     graph = model.graph
-    candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES and node.output} - set(keep)
+    candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES and any(node.output[:1])} - set(keep)
     if not candidates:
         return {}
     around = surroundings_of(model, folder)

@@ -8,7 +8,15 @@ from typing import Any
 from onnx import NodeProto, TensorProto
 
 from hccs_onnx.graph.fused import core, masks
-from hccs_onnx.graph.fused.parts import NOT_COMPUTED, Parts, Surroundings, attributes_of, float_problem, inputs_of
+from hccs_onnx.graph.fused.parts import (
+    NOT_COMPUTED,
+    Parts,
+    Surroundings,
+    attributes_of,
+    float_problem,
+    heads_problem,
+    inputs_of,
+)
 
 
 @dataclass(frozen=True)
@@ -74,18 +82,18 @@ def _problem(node: NodeProto, inputs: _Inputs, around: Surroundings) -> str | No
     for name in ("do_rotary", "past_present_share_buffer"):
         if attributes.get(name):
             return f"its attribute {name} is {attributes[name]}, {NOT_COMPUTED}"
-    if attributes.get("num_heads", 0) < 1:
-        return "its attribute num_heads is missing"
-    if not _sizes(attributes, inputs, around):
-        return f"the width of its weights '{inputs.weights}' is not known"
-    return masks.mask_problem(around, inputs.mask, "mask_index")
+    sizes: list[int | None] = [*_sizes(attributes, inputs, around)]
+    problems = (
+        heads_problem(size, attributes.get("num_heads", 0), "queries, keys or values") for size in sizes or [None]
+    )
+    return next(filter(None, problems), None) or masks.mask_problem(around, inputs.mask, "mask_index")
 
 
 def _sizes(attributes: dict[str, Any], inputs: _Inputs, around: Surroundings) -> list[int]:
     """Widths of queries, keys and values; empty if they are not known."""
     sizes = list(attributes.get("qkv_hidden_sizes", []))
     width = around.size(inputs.weights, 1) or around.size(inputs.bias, 0) or 0
-    return sizes or ([width // 3] * 3 if width else [])
+    return sizes if len(sizes) == 3 else [width // 3] * 3 if width else []
 
 
 def _attend(parts: Parts, node: NodeProto, inputs: _Inputs, projected: str, around: Surroundings) -> None:

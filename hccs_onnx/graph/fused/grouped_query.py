@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from onnx import NodeProto
 
 from hccs_onnx.graph.fused import core, masks
-from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, float_problem, inputs_of
+from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, float_problem, heads_problem, inputs_of
 from hccs_onnx.graph.fused.rotary import rotate
 
 _OPSET = 12  # from which GatherND can take one index list for each sample
@@ -57,12 +57,20 @@ def check(node: NodeProto, around: Surroundings) -> str | None:
     for name, why in _REFUSED_ATTRIBUTES.items():
         if attributes.get(name, 0) not in (0, -1):
             return f"attribute {name} is {attributes[name]}, which {why}"
-    if attributes.get("num_heads", 0) < 1 or attributes.get("kv_num_heads", 0) < 1:
-        return "its attributes num_heads and kv_num_heads are missing"
+    if len(node.output) > 3 and node.output[3]:
+        return "output 'output_qk' is what lies around the Softmax"
+    if not inputs.lengths or not inputs.total:
+        return "input 'seqlens_k' or 'total_sequence_length' is missing"
+    if bool(inputs.past_key) != bool(inputs.past_value) or bool(inputs.key) != bool(inputs.value):
+        return "of its inputs 'key' and 'value' or 'past_key' and 'past_value' only one is there"
     if around.opset < _OPSET:
         return f"the model's opset is {around.opset}, in which GatherND has no batch_dims"
-    if _head_size(inputs, attributes, around) is None:
-        return "the width of input 'query' is not known"
+    heads, kv_heads = attributes.get("num_heads", 0), attributes.get("kv_num_heads", 0)
+    if kv_heads < 1 or heads % kv_heads:
+        return f"its attribute kv_num_heads is {kv_heads}, not a divisor of its {heads} heads"
+    problem = heads_problem(_width(inputs, heads, kv_heads, around), heads, "queries")
+    if problem is not None:
+        return problem
     if attributes.get("do_rotary") and around.size(inputs.cosine, 1) is None:
         return "the width of input 'cos_cache' is not known"
     return float_problem(node, around, inputs.query, inputs.past_key, inputs.cosine)
@@ -73,7 +81,7 @@ def group_query_attention(node: NodeProto, around: Surroundings) -> list[NodePro
     inputs = _Inputs(*inputs_of(node, 17))
     attributes = attributes_of(node)
     heads, kv_heads = attributes["num_heads"], attributes["kv_num_heads"]
-    size = _head_size(inputs, attributes, around) or 0
+    size = (_width(inputs, heads, kv_heads, around) or 0) // heads
     parts = Parts(node, around, around.element_type(inputs.query, inputs.past_key, inputs.cosine))
     query, key, value = inputs.query, inputs.key, inputs.value
     if not key:
@@ -118,14 +126,16 @@ def group_query_attention(node: NodeProto, around: Surroundings) -> list[NodePro
     return parts.nodes
 
 
-def _head_size(inputs: _Inputs, attributes: dict[str, Any], around: Surroundings) -> int | None:
-    """Width of one head; None if it is not known."""
-    heads, kv_heads = int(attributes["num_heads"]), int(attributes["kv_num_heads"])
+def _width(inputs: _Inputs, heads: int, kv_heads: int, around: Surroundings) -> int | None:
+    """Width of all heads of queries together; None if it is not known."""
     width = around.size(inputs.query, 2)
     if width is not None:
-        return width // (heads if inputs.key else heads + 2 * kv_heads)
+        return width if inputs.key else width * heads // (heads + 2 * kv_heads)
     width = around.size(inputs.key, 2) if inputs.key else None
-    return width // kv_heads if width is not None else around.size(inputs.past_key, 3)
+    if width is not None:
+        return width * heads // kv_heads
+    size = around.size(inputs.past_key, 3)
+    return None if size is None else size * heads
 
 
 def _lengths(parts: Parts, inputs: _Inputs, new: str) -> tuple[str, str]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from hccs_onnx.graph.fused import core, masks
-from hccs_onnx.graph.fused.parts import NOT_COMPUTED, Parts, Surroundings, attributes_of, float_problem, inputs_of
+from hccs_onnx.graph.fused.parts import (
+    NOT_COMPUTED,
+    Parts,
+    Surroundings,
+    attributes_of,
+    float_problem,
+    heads_problem,
+    inputs_of,
+)
 
 
 @dataclass(frozen=True)
@@ -38,15 +46,15 @@ def check(node: NodeProto, around: Surroundings) -> str | None:
     inputs, attributes = _inputs(node), attributes_of(node)
     if inputs.indirection:
         return "input 'cache_indirection' picks keys of other beams"
-    if attributes.get("num_heads", 0) < 1:
-        return "its attribute num_heads is missing"
+    if bool(inputs.past_key) != bool(inputs.past_value):
+        return "of its inputs 'past_key' and 'past_value' only one is there"
     if inputs.key and inputs.value and around.rank(inputs.key) not in (3, 4):
         return f"the rank of input 'key' is {around.rank(inputs.key) or 'not known'}, not 3 or 4"
     if inputs.key and around.rank(inputs.key) == 4 and attributes.get("unidirectional"):
         return "attribute unidirectional has no meaning for keys that come as a past (input 'key' has 4 axes)"
-    if _head_size(inputs, attributes["num_heads"], around) is None:
-        return "the width of input 'query' is not known"
-    problem = masks.mask_problem(around, inputs.mask, "key_padding_mask")
+    heads = attributes.get("num_heads", 0)
+    problem = heads_problem(_width(inputs, heads, around), heads, "queries")
+    problem = problem or masks.mask_problem(around, inputs.mask, "key_padding_mask")
     return problem or float_problem(node, around, inputs.query, inputs.key, inputs.value, inputs.bias)
 
 
@@ -58,6 +66,8 @@ def check_decoder(node: NodeProto, around: Surroundings) -> str | None:
     across = around.rank(inputs.key) == 4
     if across and inputs.attention_bias:
         return f"input 'attention_bias' goes with keys of another sequence, {NOT_COMPUTED}"
+    if inputs.mask and around.rank(inputs.mask) != 2:
+        return f"input 'mask_index' has {around.rank(inputs.mask) or 'an unknown number of'} axes, {NOT_COMPUTED}"
     if not across and not (inputs.past_key and attributes_of(node).get("past_present_share_buffer")):
         return f"its attribute past_present_share_buffer is 0, {NOT_COMPUTED}"
     return check(node, around)
@@ -67,7 +77,7 @@ def multi_head_attention(node: NodeProto, around: Surroundings) -> list[NodeProt
     """The nodes that take the place of either operator."""
     inputs, attributes = _inputs(node), attributes_of(node)
     heads, causal = attributes["num_heads"], bool(attributes.get("unidirectional"))
-    size = _head_size(inputs, heads, around) or 0
+    size = (_width(inputs, heads, around) or 0) // heads
     parts = Parts(node, around, around.element_type(inputs.query, inputs.key, inputs.value, inputs.bias))
     query, key, value = _heads(parts, inputs, heads, size, around)
     new_keys = parts.dim(key, 2) if causal and inputs.past_key else ""
@@ -100,16 +110,19 @@ def multi_head_attention(node: NodeProto, around: Surroundings) -> list[NodeProt
     return parts.nodes
 
 
-def _head_size(inputs: _Inputs, heads: int, around: Surroundings) -> int | None:
-    """Width of one head of queries and keys; None if it is not known."""
-    if not inputs.key:  # packed: (batch, position, head, 3, size)
-        return around.size(inputs.query, 4) if around.rank(inputs.query) == 5 else None
-    sizes = [around.size(inputs.query, 2), around.size(inputs.key, 2) if around.rank(inputs.key) == 3 else None]
-    width = next((size for size in sizes if size), None)
-    if width is not None:
-        return width // heads
-    four = [name for name in (inputs.key, inputs.past_key) if around.rank(name) in (4, 5)]
-    return next((size for name in four if (size := around.size(name, -1))), None)
+def _width(inputs: _Inputs, heads: int, around: Surroundings) -> int | None:
+    """Width of all heads of queries together; None if it is not known."""
+    if inputs.key:
+        widths = [around.size(inputs.query, 2)]
+        widths += [around.size(inputs.key, 2)] if around.rank(inputs.key) == 3 else []
+        known = next((width for width in widths if width), None)
+        if known is not None:
+            return known
+        by_head = next((name for name in (inputs.key, inputs.past_key) if around.rank(name) in (4, 5)), "")
+    else:
+        by_head = inputs.query  # packed: (batch, position, head, 3, size)
+    size = around.size(by_head, -1) if around.rank(by_head) in (4, 5) else None
+    return None if size is None else size * heads
 
 
 def _heads(parts: Parts, inputs: _Inputs, heads: int, size: int, around: Surroundings) -> tuple[str, str, str]:

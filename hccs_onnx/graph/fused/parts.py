@@ -89,6 +89,17 @@ def float_problem(node: NodeProto, around: Surroundings, *names: str) -> str | N
     return f"it computes in {TensorProto.DataType.Name(kind).lower()}, not in float or float16"
 
 
+def heads_problem(width: int | None, heads: int, what: str) -> str | None:
+    """Why something of a width cannot be shared out among heads."""
+    if heads < 1:
+        return "its attribute num_heads is missing"
+    if width is None:
+        return f"the width of {what} is not known"
+    if width < heads or width % heads:
+        return f"the width of {what} is {width}, not a multiple of its {heads} heads"
+    return None
+
+
 class Parts:
     """The nodes that together compute what a fused node does, in order.
 

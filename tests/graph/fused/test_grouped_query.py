@@ -209,7 +209,15 @@ def test_half_precision_computes_the_same_within_its_precision(run: Run) -> None
             "input 'q_norm_weight' is not computed by onnxruntime's CPU provider",
         ),
         (grouped(opset=11), "the model's opset is 11, in which GatherND has no batch_dims"),
-        (grouped(attributes={}), "its attributes num_heads and kv_num_heads are missing"),
+        (grouped(attributes={}), "its attribute kv_num_heads is 0, not a divisor of its 0 heads"),
+        (
+            grouped(attributes=attributes(kv_num_heads=3)),
+            "its attribute kv_num_heads is 3, not a divisor of its 4 heads",
+        ),
+        (
+            grouped().with_inputs(value=None),
+            "of its inputs 'key' and 'value' or 'past_key' and 'past_value' only one is there",
+        ),
     ],
 )
 def test_grouped_query_attention_that_cannot_be_taken_apart_is_left_with_the_reason(case: Case, reason: str) -> None:

@@ -53,7 +53,7 @@ def multi_head(mask: Array | None = None, keys: int = M, **changes: object) -> C
 
 
 def attributes(**more: object) -> dict[str, object]:
-    return {"num_heads": HEADS, **more}
+    return {"num_heads": HEADS} | more
 
 
 def masked_pairs() -> Array:
@@ -185,6 +185,8 @@ def test_multi_head_attention_of_unknown_shapes_is_left_with_the_reason() -> Non
             "attribute unidirectional has no meaning for keys that come as a past (input 'key' has 4 axes)",
         ),
         (multi_head(attributes={}), "its attribute num_heads is missing"),
+        (multi_head(attributes=attributes(num_heads=5)), "the width of queries is 12, not a multiple of its 5 heads"),
+        (with_past(0).with_inputs(past_value=None), "of its inputs 'past_key' and 'past_value' only one is there"),
     ],
 )
 def test_multi_head_attention_that_cannot_be_taken_apart_is_left_with_the_reason(case: Case, reason: str) -> None:
@@ -255,6 +257,10 @@ def test_decoder_attention_taken_apart_computes_the_same_and_masks_exactly(name:
             decoder().with_inputs(key=None, value=None),
             "input 'key' is not there (queries, keys and values packed), which onnxruntime's CPU provider does not "
             "compute",
+        ),
+        (
+            decoder().with_inputs(mask=np.array([4, 3], np.int32)),
+            "input 'mask_index' has 1 axes, which onnxruntime's CPU provider does not compute",
         ),
         (
             DECODERS["cross"].with_inputs(attention_bias=randoms(1)(1, HEADS, 1, M)),

@@ -154,6 +154,10 @@ def test_half_precision_attention_computes_the_same_within_its_precision(run: Ru
             "input 'mask_index' has 4 axes, which onnxruntime's CPU provider does not compute",
         ),
         (attention(attributes={}), "its attribute num_heads is missing"),
+        (
+            attention(attributes=attributes(num_heads=5)),
+            "the width of queries, keys or values is 12, not a multiple of its 5 heads",
+        ),
     ],
 )
 def test_attention_that_cannot_be_taken_apart_is_left_with_the_reason(case: Case, reason: str) -> None:
