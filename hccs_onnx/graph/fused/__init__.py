@@ -15,6 +15,7 @@ from onnx import NodeProto
 
 from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
 from hccs_onnx.graph.fused.parts import Surroundings, surroundings_of
+from hccs_onnx.graph.fused.sharing import share
 from hccs_onnx.graph.names import is_default_domain
 
 RUNTIME = "com.microsoft"
@@ -126,6 +127,7 @@ def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) ->
     softmaxes = [node.output[0] for node in graph.node if node.op_type == "QLinearSoftmax" and node.output[0] in apart]
     apart |= dict.fromkeys(qlinear.around(graph.node, softmaxes), qlinear.unfused)
     found: dict[str, str] = {}
+    inner: set[str] = set()
     nodes: list[NodeProto] = []
     for node in graph.node:
         if not node.output or node.output[0] not in apart:
@@ -133,10 +135,12 @@ def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) ->
             continue
         parts = apart[node.output[0]](node, around)
         found |= {part.output[0]: node.output[0] for part in parts if part.op_type == "Softmax"}
+        if node.domain == RUNTIME:
+            inner |= {name for part in parts for name in part.output} - set(node.output)
         nodes += parts
     if not found:
         return {}
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in share(nodes, inner)]
     del graph.node[:]
     graph.node.extend(kept)
     return found
