@@ -7,15 +7,8 @@ import onnx_graphsurgeon as gs
 from hccs_onnx.graph.view import Dim, GraphView
 
 _ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear")
-_OTHER_AXES = (
-    "MatMul",
-    "Gemm",
-    "MatMulInteger",
-    "Gather",
-    "Squeeze",
-    "Unsqueeze",
-)  # behind them axes count differently
 _PROJECTIONS = ("MatMul", "Gemm", "MatMulInteger")
+_OTHER_AXES = (*_PROJECTIONS, "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
 _FIRST_INPUT = (
     "Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather", "QuantizeLinear",
     "DequantizeLinear", "Expand",

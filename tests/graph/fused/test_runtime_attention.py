@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import Run
 from graph.fused.runtime_ops import (
@@ -19,6 +20,9 @@ from graph.fused.runtime_ops import (
     check_rewritten,
     randoms,
 )
+from graph.models import op_types
+
+from hccs_onnx.graph.fused import expand_fused
 
 BATCH, N, HEADS, SIZE, PAST = 2, 6, 3, 4, 3
 WIDTH = HEADS * SIZE
@@ -217,3 +221,19 @@ def test_qattention_of_signed_input_is_left_with_the_reason() -> None:
         case.with_inputs(x=(x // 2).astype(np.int8), x_zero=np.array(0, np.int8)),
         "its input 'x' is of type int8, which onnxruntime's CPU provider does not compute",
     )
+
+
+def test_layers_with_one_mask_share_what_they_make_of_it(run: Run) -> None:
+    case = attention(KEPT, hidden=PADDED, attributes=attributes(unidirectional=0))
+    model = case.model()
+    second = onnx.NodeProto()
+    second.CopyFrom(model.graph.node[0])
+    second.name = "second"
+    model.graph.node[0].output[0] = second.input[0] = "between"
+    model.graph.node.append(second)
+    (wanted,) = run(model, case.feed())
+    assert set(expand_fused(model, Path()).values()) == {"between", "y"}
+    kinds = op_types(model)
+    assert (kinds.count("Softmax"), kinds.count("Greater"), kinds.count("Where")) == (2, 1, 1)
+    (y,) = run(model, case.feed(), optimize=False)
+    np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=2e-6)
