@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -215,11 +215,11 @@ def rewrite(
     check_target(target, path)
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
-    left = {came_from[name] for name in came_from if not _is_target(found, name)}
+    left = {came_from[item.softmax]: item for item in found if item.reason is not None and item.softmax in came_from}
     if left:  # what is not rewritten stays one node
         proto = read_model(path)
         uncover(proto, path.parent, left)
-        found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
+        found = tuple(_as_found(item, left) for item in chosen(find_attention(proto, path.parent), include, exclude))
     if any(is_hccs(node) for node in proto.graph.node) and not any(item.reason is None for item in found):
         write_model(proto, path, target)
         return RewriteReport(target, found, {}, "none")
@@ -266,9 +266,12 @@ def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftma
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
 
-def _is_target(found: Sequence[AttentionSoftmax], softmax: str) -> bool:
-    """Whether the Softmax whose output has this name is to be rewritten."""
-    return any(item.reason is None and softmax == item.softmax for item in found)
+def _as_found(item: AttentionSoftmax, left: Mapping[str, AttentionSoftmax]) -> AttentionSoftmax:
+    """`item`, with the reason that its Softmax had when it was uncovered, where it was left for that."""
+    if item.softmax not in left or item.reason is None:
+        return item
+    before = left[item.softmax]
+    return replace(item, reason=before.reason, attention_like=before.attention_like)
 
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
+from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.names import is_default_domain, subgraphs
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
@@ -19,26 +20,6 @@ from hccs_onnx.graph.patterns.nan_guard import NanGuard
 from hccs_onnx.graph.patterns.quantize_pair import QuantizePair, pair_behind
 from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
 from hccs_onnx.graph.view import Dim, GraphView
-
-HIDING = {
-    "ai.onnx": ("Attention",),
-    "com.microsoft": (
-        "Attention",
-        "DecoderMaskedMultiHeadAttention",
-        "DecoderMaskedSelfAttention",
-        "GroupQueryAttention",
-        "LongformerAttention",
-        "MultiHeadAttention",
-        "PackedAttention",
-        "PackedMultiHeadAttention",
-        "PagedAttention",
-        "QAttention",
-        "QLinearSoftmax",
-        "QOrderedAttention",
-        "SparseAttention",
-    ),
-}
-"""Operators with a Softmax inside, by domain."""
 
 _STEPS = 16  # nodes between product and Softmax
 _LOGIT_TYPES = ("float32", "float16", "bfloat16")
@@ -140,12 +121,12 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     >>> [item.heads for item in find_attention(onnx.load("encoder.onnx"))]  # doctest: +SKIP
     [12, 12, 12, 12, 12, 12]
     """
-    if not any(_is_softmax(node) for node in _all_nodes(model)):
-        return list(_hidden(model))
-    view = GraphView(model, folder)
     try:
+        if not any(_is_softmax(node) for node in _all_nodes(model)):
+            return list(_hidden(model, folder))
+        view = GraphView(model, folder)
         found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
-        return [*found, *_elsewhere(model), *_hidden(model)]
+        return [*found, *_elsewhere(model), *_hidden(model, folder)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
@@ -286,18 +267,20 @@ def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
                 )
 
 
-def _hidden(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+def _hidden(model: onnx.ModelProto, folder: Path) -> Iterator[AttentionSoftmax]:
     """Operators that hold a Softmax and were not taken apart."""
+    reasons = why_whole(model, folder)
     for node in _all_nodes(model):
-        domain = "ai.onnx" if is_default_domain(node.domain) else node.domain
-        if node.op_type in HIDING.get(domain, ()):
+        if is_fused(node) and node.output:
+            domain = "ai.onnx" if is_default_domain(node.domain) else node.domain
+            why = reasons.get(node.output[0], "it lies in a subgraph or function")
             yield AttentionSoftmax(
                 node.name or node.output[0],
                 -1,
-                node.input[0],
+                node.input[0] if node.input else "",
                 node.output[0],
                 node.output[0],
-                f"is {domain}.{node.op_type}, which hides its Softmax and cannot be taken apart here",
+                f"is {domain}.{node.op_type}, which hides its Softmax: {why}",
                 attention_like=True,
             )
 

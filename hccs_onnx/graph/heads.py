@@ -7,7 +7,8 @@ import onnx_graphsurgeon as gs
 from hccs_onnx.graph.view import Dim, GraphView
 
 _ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Cast", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear")
-_OTHER_AXES = ("MatMul", "Gemm", "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
+_PROJECTIONS = ("MatMul", "Gemm", "MatMulInteger")
+_OTHER_AXES = (*_PROJECTIONS, "Gather", "Squeeze", "Unsqueeze")  # behind them axes count differently
 _FIRST_INPUT = (
     "Reshape", "Transpose", "Identity", "Cast", "Unsqueeze", "Squeeze", "Split", "Slice", "Gather", "QuantizeLinear",
     "DequantizeLinear", "Expand",
@@ -115,7 +116,7 @@ def _is_reshaped(view: GraphView, name: str) -> bool:
     """Whether a Reshape lies between a tensor and the projection that it comes from."""
     for _ in range(_DEPTH):
         node = view.producer(name)
-        if node is None or node.op in ("MatMul", "Gemm"):
+        if node is None or node.op in _PROJECTIONS:
             return False
         if node.op == "Reshape":
             return True
@@ -184,8 +185,12 @@ def _data_input(view: GraphView, node: gs.Node) -> str:
     """The one input of a linear or moving node that is not constant, or an empty name."""
     if node.op in _FIRST_INPUT:
         return str(node.inputs[0].name)
+    if node.op == "MatMulInteger" and view.is_constant(node.inputs[1].name):
+        return str(node.inputs[0].name)
     if node.op in ("Mul", "Div", "Add", "MatMul", "Gemm"):
         data = [tensor.name for tensor in node.inputs if not view.is_constant(tensor.name)]
+        if len(data) > 1:  # a computed scale or bias
+            data = [name for name in data if (dims := view.dims(name)) is None or len(dims) > 1]
         if len(data) == 1:
             return str(data[0])
     return ""
@@ -198,6 +203,6 @@ def _projected(view: GraphView, name: str) -> str | None:
         name = _data_input(view, node) if node is not None else ""
         if node is None or name == "":
             return None
-        if node.op in ("MatMul", "Gemm"):
+        if node.op in _PROJECTIONS:
             return name
     return None

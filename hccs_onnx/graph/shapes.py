@@ -11,6 +11,7 @@ from onnx import TensorProto, TypeProto, shape_inference
 
 from hccs_onnx.graph.files import with_external_data
 from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.stand_ins import with_stand_ins
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,13 @@ def _drop_binary_attributes(node: onnx.NodeProto) -> None:
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with inferred shapes, or as it is where inference fails."""
+    known = with_stand_ins(model)
     try:
-        return shape_inference.infer_shapes(model, data_prop=True)
+        inferred = shape_inference.infer_shapes(known, data_prop=True)
     except Exception as error:  # what cannot be inferred is only less known
         logger.info("shape inference failed: %s", error)
         return model
+    if known is not model:
+        del inferred.graph.node[:]
+        inferred.graph.node.extend(model.graph.node)
+    return inferred

@@ -89,6 +89,18 @@ def test_attention_is_found_in_every_variant(variant: Attention) -> None:
     assert (found.guard is not None) == variant.guard
 
 
+@pytest.mark.parametrize("cross", [False, True])
+def test_dynamically_quantized_projections_of_one_tensor_are_self_attention(cross: bool, tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    onnx.save(Attention(cross=cross).model(), tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "m.onnx", op_types_to_quantize=["MatMul"])
+    model = onnx.load(tmp_path / "m.onnx")
+    assert op_types(model).count("MatMulInteger") == 4
+    (found,) = find_attention(model)
+    assert (found.reason, found.heads, found.self_attention) == (None, 3, not cross)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_finding_attention_changes_nothing_in_the_model(variant: Attention) -> None:
     model = variant.model()
