@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 from onnx import FunctionProto, NodeProto, TypeProto
 
-from hccs_onnx.graph.names import NameGenerator, is_default_domain, subgraphs
+from hccs_onnx.graph.names import NameGenerator, is_default_domain, nested_graphs, subgraphs
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.shapes import tensor_types
 
@@ -45,25 +45,26 @@ def expand_fused(model: onnx.ModelProto, folder: Path, keep: Collection[str] = (
     >>> expand_fused(model, Path("models"))  # doctest: +SKIP
     {'y/AttnWeightSoftmax': 'y'}
     """
-    graph = model.graph
     opset = default_opset(model)
-    if not any(_is_fused(node, opset) for node in graph.node):
+    graphs = [graph for graph in nested_graphs(model.graph) if any(_is_fused(node, opset) for node in graph.node)]
+    if not graphs:
         return {}
     types = tensor_types(model, folder)
-    names = NameGenerator(graph)
+    names = NameGenerator(model.graph)
     found: dict[str, str] = {}
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        body = _body(node, opset, types) if _is_fused(node, opset) and node.output[0] not in keep else None
-        if body is None:
-            nodes.append(node)
-            continue
-        inner = _without_unused(_inlined(node, body, names), node.output)
-        found |= {part.output[0]: node.output[0] for part in inner if part.op_type == "Softmax"}
-        nodes += inner
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    for graph in reversed(graphs):  # those inside others first: nodes are copied
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            body = _body(node, opset, types) if _is_fused(node, opset) and node.output[0] not in keep else None
+            if body is None:
+                nodes.append(node)
+                continue
+            inner = _without_unused(_inlined(node, body, names), node.output)
+            found |= {part.output[0]: node.output[0] for part in inner if part.op_type == "Softmax"}
+            nodes += inner
+        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(kept)
     return found
 
 

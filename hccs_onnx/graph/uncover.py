@@ -1,4 +1,4 @@
-"""Bringing every Softmax of a model to light: those written out, and those inside fused operators."""
+"""Bringing every Softmax of a model to light: those in functions, written out, along other axes, in fused operators."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 
 import onnx
 
+from hccs_onnx.graph.functions import HOLDING, all_nodes, inline_functions
 from hccs_onnx.graph.fused import expand_fused
 from hccs_onnx.graph.handmade import fold_handmade
+from hccs_onnx.graph.names import subgraphs
+from hccs_onnx.graph.scopes import make_names_unique
+from hccs_onnx.graph.turned import turn_softmaxes
 
 
 def uncover(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) -> dict[str, str]:
-    """Give hidden Softmax a node of its own, in place; the model computes the same.
+    """Give hidden Softmax a node of its own along the last axis, in place; the model computes the same.
 
     Parameters
     ----------
@@ -26,11 +30,27 @@ def uncover(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) ->
     Returns
     -------
     dict of str to str
-        For each Softmax that came to light, its output and a name of where it came from.
+        For each Softmax that came to light, its output and a name of where it came from. Also, for each function call
+        that was taken apart, its name twice: there may be no Softmax in it after all.
+
+    Raises
+    ------
+    ModelError
+        If functions call themselves, or unfold to an absurd size.
 
     Examples
     --------
     >>> uncover(model, Path("models"))  # doctest: +SKIP
     {'encoder/attention/AttnWeightSoftmax': 'encoder/attention'}
     """
-    return fold_handmade(model, folder, keep) | expand_fused(model, folder, keep)
+    functions = {function.name for function in model.functions}
+    bodies = (graph for node in all_nodes(model.graph.node) for graph in subgraphs(node))
+    if any(node.op_type in HOLDING or node.op_type in functions for graph in bodies for node in graph.node):
+        make_names_unique(model)
+    calls = inline_functions(model, keep)
+    found = fold_handmade(model, folder, keep) | expand_fused(model, folder, keep) | turn_softmaxes(model, folder, keep)
+    for node in all_nodes(model.graph.node) if calls else ():
+        if node.op_type == "Softmax":
+            found.setdefault(node.output[0], node.output[0])
+    found = {softmax: calls.get(origin, origin) for softmax, origin in found.items()}
+    return found | {call: call for call in calls.values()}

@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from hccs_onnx.errors import HccsError
+from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.operator.evaluate import evaluate
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, is_hccs, params_from
 from hccs_onnx.reference import Array
@@ -78,7 +79,8 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     >>> with_json_attributes(model).graph.node[0].attribute[0].s
     b'{"B": [300], "Dmax": [9], "S": [1], "name": ""}'
     """
-    for node in filter(is_hccs, model.graph.node):
+    nodes = [node for graph in nested_graphs(model.graph) for node in graph.node]
+    for node in filter(is_hccs, nodes):
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]

@@ -378,7 +378,7 @@ NOT_ATTENTION = {
         "float[b,8] x", "l = MatMul (x, w) p = Softmax <axis = -1> (l) y = MatMul (p, w)", "MatMul 'MatMul_l'",
     ),
     "pooling by a constant query": (
-        "float[b,n,8] x", "s = MatMul (x, u) l = Transpose <perm = [0, 2, 1]> (s) " + TAIL, "Transpose 'Transpose_l'",
+        "float[b,n,8] x", "s = MatMul (x, u) l = Transpose <perm = [0, 2, 1]> (s) " + TAIL, "MatMul 'MatMul_s'",
     ),
     "model input": ("float[b,n,n] l, float[b,n,8] x", TAIL, "model input or constant"),
     "masked model input": ("float[b,n,n] r, float[b,n,8] x", "l = Add (r, bias) " + TAIL, "model input or constant"),

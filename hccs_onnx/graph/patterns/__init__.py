@@ -6,7 +6,15 @@ A pattern looks at one node and answers with what it found, nothing (``None``), 
 
 from __future__ import annotations
 
-from hccs_onnx.graph.patterns import additive_mask, logit_scale, passthrough, quantize_pair, softcap, where_mask
+from hccs_onnx.graph.patterns import (
+    additive_mask,
+    logit_scale,
+    passthrough,
+    quantize_pair,
+    softcap,
+    transposed,
+    where_mask,
+)
 
 LOGIT_STEPS = (
     passthrough.match,
@@ -15,5 +23,6 @@ LOGIT_STEPS = (
     additive_mask.match,
     where_mask.match,
     softcap.match,
+    transposed.match,
 )
 """Patterns tried in turn on each node from the Softmax back to the query-key product."""
