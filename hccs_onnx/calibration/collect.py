@@ -95,8 +95,8 @@ def collect(
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
         with recording(take):
-            outputs = run(session, names, feed)
-        for name, logits in zip(names, outputs, strict=True):
+            outputs = run(session, names or [model.graph.output[0].name], feed)
+        for name, logits in zip(names, outputs, strict=False):
             take(name, logits)
         del outputs  # before the next are made
         fingerprint += _fingerprint(feed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
@@ -193,28 +194,29 @@ class _Inliner:
         def choose(name: str) -> str:
             return self._names.fresh(f"{first}/{name}")
 
+        uses = Counter(inner.name for inner in function.node)
         nodes = []
         for inner in function.node:
             for name in inner.output:
                 if name not in renamed:
                     renamed[name] = choose(name)
-            nodes.append(self._copy(inner, call, attributes, first))
+            name = inner.name if inner.name and uses[inner.name] == 1 else f"{inner.op_type}_{inner.output[0]}"
+            nodes.append(_copy(inner, call, f"{call.name or first}/{name}", attributes))
         for node in nodes:
             rename_node(node, renamed, choose)
         for copy in copies:
             copy.input[0] = renamed[copy.input[0]]
         return nodes + copies
 
-    def _copy(
-        self, inner: NodeProto, call: NodeProto, attributes: Mapping[str, AttributeProto], first: str
-    ) -> NodeProto:
-        node = NodeProto.FromString(inner.SerializeToString())
-        node.name = f"{call.name or first}/{inner.name or inner.op_type}"
-        if hasattr(node, "metadata_props"):
-            present = {entry.key for entry in node.metadata_props}
-            node.metadata_props.extend(entry for entry in call.metadata_props if entry.key not in present)
-        _fill_in(node, attributes)
-        return node
+
+def _copy(inner: NodeProto, call: NodeProto, name: str, attributes: Mapping[str, AttributeProto]) -> NodeProto:
+    node = NodeProto.FromString(inner.SerializeToString())
+    node.name = name
+    if hasattr(node, "metadata_props"):
+        present = {entry.key for entry in node.metadata_props}
+        node.metadata_props.extend(entry for entry in call.metadata_props if entry.key not in present)
+    _fill_in(node, attributes)
+    return node
 
 
 def _fill_in(node: NodeProto, attributes: Mapping[str, AttributeProto]) -> None:

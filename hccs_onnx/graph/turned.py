@@ -59,9 +59,10 @@ def turn_softmaxes(model: onnx.ModelProto, folder: Path, keep: Collection[str] =
             order = [*range(axis), rank - 1, *range(axis + 1, rank - 1), axis]
             x, y = names.fresh(f"{node.output[0]}/logits"), names.fresh(f"{node.output[0]}/turned")
             turned[y] = node.output[0]
-            nodes.append(helper.make_node("Transpose", [node.input[0]], [x], f"{node.name}/turn", perm=order))
+            stem = node.name or node.output[0]
+            nodes.append(helper.make_node("Transpose", [node.input[0]], [x], f"{stem}/turn", perm=order))
             nodes.append(_along_last(node, x, y))
-            nodes.append(helper.make_node("Transpose", [y], list(node.output), f"{node.name}/turn_back", perm=order))
+            nodes.append(helper.make_node("Transpose", [y], list(node.output), f"{stem}/turn_back", perm=order))
         kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(kept)

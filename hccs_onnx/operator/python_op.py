@@ -8,7 +8,7 @@ dropped. For speed use the function body or the native library.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ import onnx
 from onnx import helper
 
 from hccs_onnx.errors import HccsError
-from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.operator.evaluate import evaluate
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, is_hccs, params_from
 from hccs_onnx.reference import Array
@@ -79,8 +78,7 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     >>> with_json_attributes(model).graph.node[0].attribute[0].s
     b'{"B": [300], "Dmax": [9], "S": [1], "name": ""}'
     """
-    nodes = [node for graph in nested_graphs(model.graph) for node in graph.node]
-    for node in filter(is_hccs, nodes):
+    for node in filter(is_hccs, list(_nodes(model.graph))):
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]
@@ -91,6 +89,15 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.functions[:]
     model.functions.extend(kept)
     return model
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of the bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 @cache
