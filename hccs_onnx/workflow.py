@@ -39,7 +39,6 @@ from hccs_onnx.params import (
     Reciprocal,
 )
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -1,4 +1,4 @@
-"""Watching tensors inside bodies, which cannot be outputs of the model: a Python operator hands them on as they are made.
+"""Watching tensors inside bodies, which cannot be outputs of the model: a Python operator hands them on when made.
 
 The operator's output is read by nothing; onnxruntime runs it all the same.
 """

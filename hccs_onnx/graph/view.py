@@ -82,7 +82,7 @@ class GraphView:
         self._index = {id(node): index for index, node in enumerate(self.nodes)}
 
     def views(self) -> Iterator[GraphView]:
-        """This view, and one of each body in the graph, to any depth, each after that of the graph around it."""
+        """The view of the main graph, then one of each body, to any depth, each after that of the graph around it."""
         views: dict[Place, GraphView] = {}
         for place, proto in scopes(self._model):
             if place:

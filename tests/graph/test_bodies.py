@@ -24,7 +24,8 @@ WEIGHTS = {"half": F32(0.5), "fill": F32(-1e4)}
 INPUTS = "float[b,2,n,4] q, float[b,2,n,4] k, float[b,2,n,4] v, int64[b,1,1,n] hidden"
 CORE = (
     "kt = Transpose <perm = [0, 1, 3, 2]> ({k}) raw = MatMul ({q}, kt) scaled = Mul (raw, half) "
-    "number = Cast <to = 1> (hidden) mask = Mul (number, fill) l = Add (scaled, mask) p = Softmax <axis = -1> (l) {y} = MatMul (p, {v})"
+    "number = Cast <to = 1> (hidden) mask = Mul (number, fill) "
+    "l = Add (scaled, mask) p = Softmax <axis = -1> (l) {y} = MatMul (p, {v})"
 )
 
 
@@ -139,7 +140,11 @@ def test_attention_in_a_body_is_calibrated_and_verified(
 
 def test_recorded_logits_are_those_that_softmax_reads(tmp_path: Path) -> None:
     onnx.save(model("If"), tmp_path / "if.onnx")
-    then = IF.split("then_branch = t () => (float[b,2,n,4] z) { ")[1].split(" }, else")[0].replace("z =", "y =")
+    then = (
+        IF.split("then_branch = t () => (float[b,2,n,4] z) { ")[1]
+        .split(" }, else", maxsplit=1)[0]
+        .replace("z =", "y =")
+    )
     flat = build(f"g ({INPUTS}) => (float[b,2,n,4] y) {{ {then} }}", WEIGHTS)
     onnx.save(flat, tmp_path / "flat.onnx")
     feeds = [feed("If", seed) for seed in range(3)]

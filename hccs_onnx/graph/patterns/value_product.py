@@ -31,11 +31,8 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
             elif (values := _einsum_values(node, name, axis)) is not None and not view.is_constant(values):
                 return None
-            elif (hands_on(view, node) and node.inputs[0].name == name) or zeroes_some(view, node, name):
-                if axis == -1 or node.op != "Reshape":
-                    pending.append((node.outputs[0].name, axis))
-                else:
-                    ends.append(f"Reshape '{view.label(node)}'")
+            elif _keeps(view, node, name, axis):
+                pending.append((node.outputs[0].name, axis))
             elif order is not None and (behind := transposed.axis_behind(order, axis)) is not None:
                 pending.append((node.outputs[0].name, behind))
             elif (pair := pair_behind(view, node)) is not None:
@@ -43,6 +40,13 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
             elif not _reads_type_only(view, node, name):
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")
+
+
+def _keeps(view: GraphView, node: gs.Node, name: str, axis: int) -> bool:
+    """Whether a node hands probabilities on, row for row, or makes some of them 0."""
+    if node.op == "Reshape" and axis != -1:
+        return False
+    return (hands_on(view, node) and bool(node.inputs[0].name == name)) or zeroes_some(view, node, name)
 
 
 def _einsum_values(node: gs.Node, probabilities: str, axis: int) -> str | None:
