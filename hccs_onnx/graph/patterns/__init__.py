@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hccs_onnx.graph.patterns import (
     additive_mask,
+    arithmetic_mask,
     logit_scale,
     passthrough,
     quantize_pair,
@@ -21,6 +22,7 @@ LOGIT_STEPS = (
     quantize_pair.match,
     logit_scale.match,
     additive_mask.match,
+    arithmetic_mask.match,
     where_mask.match,
     softcap.match,
     transposed.match,
