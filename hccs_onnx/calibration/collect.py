@@ -96,8 +96,8 @@ def collect(
     for feed in progress(samples, "calibrating", len(samples)):
         with recording(take):
             outputs = run(session, names or [model.graph.output[0].name], feed)
-        for name, logits in zip(names, outputs, strict=False):
-            take(name, logits)
+        for name in names:
+            take(name, outputs.pop(0))
         del outputs  # before the next are made
         fingerprint += _fingerprint(feed)
     met = tuple(item for item in softmaxes if statistics[item].sketch is not None)
