@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import onnx_graphsurgeon as gs
 
@@ -126,9 +127,8 @@ def _computed(view: GraphView, node: gs.Node, depth: int) -> Sizes | None:
         if node.op == "MatMul":
             stacked = len(first) == len(second) and None not in first[:-2] and first[:-2] == second[:-2]
             return [*first[:-1], second[-1]] if stacked else None
-        rank = max(len(first), len(second))
-        padded = [[Size()] * (rank - len(sizes)) + sizes for sizes in (first, second)]
-        return [_broadcast(one, other) for one, other in zip(*padded, strict=True)]
+        pairs = zip_longest(reversed(first), reversed(second), fillvalue=Size())
+        return [_broadcast(one, other) for one, other in pairs][::-1]
     return None
 
 
