@@ -86,10 +86,13 @@ def collect(
     inside = [(item.place, item.logits) for item in softmaxes if item.place]
     statistics = {item: _Statistics(item, sample_rows) for item in softmaxes}
 
+    by_name: dict[str, list[_Statistics]] = {}
+    for item, target in statistics.items():
+        by_name.setdefault(item.logits, []).append(target)
+
     def take(name: str, logits: Array) -> None:
-        for item, target in statistics.items():
-            if item.logits == name:
-                target.add(logits)
+        for target in by_name[name]:
+            target.add(logits)
 
     session = load_session(record(with_outputs(model, names), inside), path, _options() if inside else None)
     fingerprint = 0

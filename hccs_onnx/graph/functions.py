@@ -200,7 +200,11 @@ class _Inliner:
             for name in inner.output:
                 if name not in renamed:
                     renamed[name] = choose(name)
-            name = inner.name if inner.name and uses[inner.name] == 1 else f"{inner.op_type}_{inner.output[0]}"
+            name = (
+                inner.name
+                if inner.name and uses[inner.name] == 1
+                else f"{inner.op_type}_{next(iter(inner.output), '')}"
+            )
             nodes.append(_copy(inner, call, f"{call.name or first}/{name}", attributes))
         for node in nodes:
             rename_node(node, renamed, choose)

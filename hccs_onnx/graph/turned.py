@@ -71,7 +71,7 @@ def turn_softmaxes(model: onnx.ModelProto, folder: Path, keep: Collection[str] =
 
 def _axis(node: NodeProto) -> int:
     """Axis of a Softmax of opset 13 and newer; -1 for other nodes as well."""
-    if node.op_type != "Softmax" or not is_default_domain(node.domain):
+    if node.op_type != "Softmax" or not is_default_domain(node.domain) or not (node.input and node.output):
         return -1
     return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
 

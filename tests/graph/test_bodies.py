@@ -138,6 +138,30 @@ def test_attention_in_a_body_is_calibrated_and_verified(
     assert "are not compared, only outputs" in caplog.text
 
 
+def test_rewritten_body_is_left_as_it_is(tmp_path: Path) -> None:
+    onnx.save(model("If in Loop"), tmp_path / "m.onnx")
+    once = rewrite(tmp_path / "m.onnx").output
+    assert rewrite(once, tmp_path / "again.onnx").output.read_bytes() == once.read_bytes()
+
+
+def test_body_that_reads_from_around_is_rewritten_and_what_lies_around_is_kept(tmp_path: Path, run: Run) -> None:
+    around = (
+        f"g ({INPUTS}, bool flag) => (float[b,2,n,4] y) {{ kt = Transpose <perm = [0, 1, 3, 2]> (k) "
+        "raw = MatMul (q, kt) scaled = Mul (raw, half) number = Cast <to = 1> (hidden) mask = Mul (number, fill) "
+        "y = If (flag) <then_branch = t () => (float[b,2,n,4] z) { l = Add (scaled, mask) "
+        "p = Softmax <axis = -1> (l) z = MatMul (p, v) }, else_branch = e () => (float[b,2,n,4] w) "
+        "{ w = Identity (v) }> }"
+    )
+    original = build(around, WEIGHTS)
+    onnx.save(original, tmp_path / "m.onnx")
+    report = rewrite(tmp_path / "m.onnx")
+    assert [item.factor for item in report.rewritten] == [1.0]
+    result = onnx.load(report.output)
+    assert op_types(result) == op_types(original)
+    given = feed("If")
+    np.testing.assert_allclose(run(result, given)[0], expected("If", given), rtol=0, atol=1e-5)
+
+
 def test_recorded_logits_are_those_that_softmax_reads(tmp_path: Path) -> None:
     onnx.save(model("If"), tmp_path / "if.onnx")
     then = (
