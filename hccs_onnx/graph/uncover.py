@@ -50,7 +50,7 @@ def uncover(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) ->
     calls = inline_functions(model, keep)
     found = fold_handmade(model, folder, keep) | expand_fused(model, folder, keep) | turn_softmaxes(model, folder, keep)
     for node in all_nodes(model.graph.node) if calls else ():
-        if node.op_type == "Softmax" and node.output:
+        if node.op_type == "Softmax" and node.output and node.output[0] in calls:
             found.setdefault(node.output[0], node.output[0])
     found = {softmax: calls.get(origin, origin) for softmax, origin in found.items()}
     return found | {call: call for call in calls.values()}
