@@ -85,7 +85,6 @@ def collect(
     names = list(dict.fromkeys(item.logits for item in softmaxes if not item.place))
     inside = [(item.place, item.logits) for item in softmaxes if item.place]
     statistics = {item: _Statistics(item, sample_rows) for item in softmaxes}
-
     by_name: dict[str, list[_Statistics]] = {}
     for item, target in statistics.items():
         by_name.setdefault(item.logits, []).append(target)
