@@ -5,7 +5,8 @@ The operator's output is read by nothing; onnxruntime runs it all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -52,20 +53,17 @@ def record(model: onnx.ModelProto, tensors: Sequence[tuple[Place, str]]) -> onnx
     return model
 
 
-class recording:  # noqa: N801 - a context manager, used like a function
+@contextmanager
+def recording(take: Taker) -> Iterator[None]:
     """While the block runs, hand recorded tensors to `take`; what that raises is raised at the end of the block."""
-
-    def __init__(self, take: Taker) -> None:
-        self._take = take
-
-    def __enter__(self) -> None:
-        _taker.append(self._take)
-        _failures.clear()
-
-    def __exit__(self, kind: object, *_: object) -> None:
+    _taker.append(take)
+    _failures.clear()
+    try:
+        yield
+    finally:
         _taker.pop()
-        if _failures and kind is None:
-            raise _failures[0]
+    if _failures:
+        raise _failures[0]
 
 
 @cache
