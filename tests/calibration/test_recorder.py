@@ -46,7 +46,7 @@ def test_error_of_the_taker_is_raised_when_the_block_ends() -> None:
         raise ValueError(name)
 
     running = session()
-    with pytest.raises(ValueError, match="^(twice|state|x)$"), recording(fails):
+    with pytest.raises(ValueError, match=r"^(twice|state|x)$"), recording(fails):
         running.run(["y"], FEED)
     with recording(lambda name, value: None):  # nothing is left of it
         running.run(["y"], FEED)
