@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -17,9 +18,11 @@ from hccs_onnx.calibration.integer_fit import Numerics
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
+from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
+from hccs_onnx.graph.scopes import describe
 from hccs_onnx.graph.selection import chosen
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
@@ -35,6 +38,8 @@ from hccs_onnx.params import (
     Profile,
     Reciprocal,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,13 @@ def calibrate(
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     collected = collect(proto, path, targets, samples, sample_rows=to != "float")
+    for item in targets:
+        if item not in collected.softmaxes:
+            logger.warning("node '%s' in %s never ran on the data: not calibrated", item.node, describe(item.place))
+    targets = list(collected.softmaxes)
+    if not targets:
+        problem = "no attention ran: all of it lies in bodies that the data does not reach"
+        raise CalibrationError(str(path), problem, remedy="Give samples that reach it")
     fits = fit_floats(collected.sketches, granularity)
     if to != "float":
         numerics = [
@@ -215,12 +227,16 @@ def rewrite(
     check_target(target, path)
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
-    left = {came_from[item.softmax]: item for item in found if item.reason is not None and item.softmax in came_from}
-    if left:  # what is not rewritten stays one node
+    if calibration is not None and calibration.output != "float":
+        found = _calibrated_bodies(found, calibration)
+    left = set(came_from.values()) - {came_from[item.softmax] for item in found if _is_target(item, came_from)}
+    if left:  # what is not rewritten stays as it was
         proto = read_model(path)
         uncover(proto, path.parent, left)
-        found = tuple(_as_found(item, left) for item in chosen(find_attention(proto, path.parent), include, exclude))
-    if any(is_hccs(node) for node in proto.graph.node) and not any(item.reason is None for item in found):
+        found = _found_again(found, find_attention(proto, path.parent), came_from)
+    if any(is_hccs(node) for graph in nested_graphs(proto.graph) for node in graph.node) and not any(
+        item.reason is None for item in found
+    ):
         write_model(proto, path, target)
         return RewriteReport(target, found, {}, "none")
     targets = _attention(path, found)
@@ -266,12 +282,35 @@ def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftma
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
 
-def _as_found(item: AttentionSoftmax, left: Mapping[str, AttentionSoftmax]) -> AttentionSoftmax:
-    """`item`, with the reason that its Softmax had when it was uncovered, where it was left for that."""
-    if item.softmax not in left or item.reason is None:
-        return item
-    before = left[item.softmax]
-    return replace(item, reason=before.reason, attention_like=before.attention_like)
+def _is_target(item: AttentionSoftmax, came_from: Mapping[str, str]) -> bool:
+    """Whether a Softmax is to be rewritten that was hidden."""
+    return item.reason is None and item.softmax in came_from
+
+
+def _found_again(
+    before: Sequence[AttentionSoftmax], again: Sequence[AttentionSoftmax], came_from: Mapping[str, str]
+) -> tuple[AttentionSoftmax, ...]:
+    """What was found, in the model in which all that is not rewritten has its own form: same reasons, its own nodes."""
+    targets = {item.softmax for item in before if item.reason is None}
+    whole = {item.softmax: item for item in again if item.reason is not None}
+    left = []
+    for item in before:
+        if item.reason is not None:
+            node = whole.get(came_from.get(item.softmax, ""), item)
+            left.append(replace(node, reason=item.reason, attention_like=item.attention_like))
+    return (*(item for item in again if item.softmax in targets), *left)
+
+
+def _calibrated_bodies(found: tuple[AttentionSoftmax, ...], calibration: Calibration) -> tuple[AttentionSoftmax, ...]:
+    """`found`, where attention in bodies that never ran on the data has that as its reason: integers need data."""
+    known = {softmax.logits for softmax in calibration.softmaxes}
+    reason = "lies in {}, which never ran on the calibration data; integer output needs it"
+    return tuple(
+        item
+        if item.reason is not None or not item.place or item.logits in known
+        else replace(item, reason=reason.format(describe(item.place)))
+        for item in found
+    )
 
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
@@ -285,6 +324,10 @@ def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibr
     params = {}
     for item in targets:
         entry = entries.get(item.logits)
+        if entry is None and item.place:
+            logger.warning("node '%s' in %s is not in the calibration: data-free", item.node, describe(item.place))
+            params[item.logits] = HccsParams((DATA_FREE,), masked=item.masked)
+            continue
         if entry is None:
             raise CalibrationError(f"node '{item.node}'", "is not in the calibration", remedy="Calibrate again")
         count = len(entry.heads)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from hccs_onnx.calibration.data import Feed, Samples
+from hccs_onnx.calibration.recorder import record, recording, register
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError, DataError, HccsError
@@ -35,14 +36,17 @@ class Collected:
 
     Parameters
     ----------
+    softmaxes : tuple of AttentionSoftmax
+        Those of which there is something to tell, in the order asked for: one in a body may never have run.
     sketches : tuple of Sketch
-        One a Softmax, in the order asked for.
+        One each.
     fingerprint : str
         Hash of the samples that does not depend on their order.
     samples : tuple of RowSample
-        One a Softmax, if asked for.
+        One each, if asked for.
     """
 
+    softmaxes: tuple[AttentionSoftmax, ...]
     sketches: tuple[Sketch, ...]
     fingerprint: str
     samples: tuple[RowSample, ...] = ()
@@ -78,27 +82,35 @@ def collect(
     CalibrationError
         If all rows of a Softmax are masked, or its logits are not finite.
     """
-    names = list(dict.fromkeys(item.logits for item in softmaxes))
-    session = load_session(with_outputs(model, names), path)
-    sketches: list[Sketch] = []
-    rows: list[RowSample] = []
+    names = list(dict.fromkeys(item.logits for item in softmaxes if not item.place))
+    inside = [(item.place, item.logits) for item in softmaxes if item.place]
+    statistics = {item: _Statistics(item, sample_rows) for item in softmaxes}
+    by_name: dict[str, list[_Statistics]] = {}
+    for item, target in statistics.items():
+        by_name.setdefault(item.logits, []).append(target)
+
+    def take(name: str, logits: Array) -> None:
+        for target in by_name[name]:
+            target.add(logits)
+
+    session = load_session(record(with_outputs(model, names), inside), path, _options() if inside else None)
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
-        logits = dict(zip(names, run(session, names, feed), strict=True))
-        if not sketches:
-            counts = [_heads(item, logits[item.logits]) for item in softmaxes]
-            sketches = [Sketch.empty(count) for count in counts]
-            rows = [RowSample.empty(count) for count in counts] if sample_rows else []
-        _add(sketches, softmaxes, logits)
-        _add(rows, softmaxes, logits)
-        del logits  # before the next are made
+        with recording(take):
+            outputs = run(session, names or [model.graph.output[0].name], feed)
+        for name in names:
+            take(name, outputs.pop(0))
+        del outputs  # before the next are made
         fingerprint += _fingerprint(feed)
-    for sketch, item in zip(sketches, softmaxes, strict=True):
+    met = tuple(item for item in softmaxes if statistics[item].sketch is not None)
+    sketches = [statistics[item].sketch or Sketch.empty(1) for item in met]
+    rows = [statistics[item].rows or RowSample.empty(1) for item in met] if sample_rows else []
+    for sketch, item in zip(sketches, met, strict=True):
         if not sketch.rows.all():
             head = int(np.argmin(sketch.rows))
             problem = f"head {head} has no row to learn from: all are masked or not finite"
             raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
-    return Collected(tuple(sketches), f"{fingerprint % 2**256:064x}", tuple(rows))
+    return Collected(met, tuple(sketches), f"{fingerprint % 2**256:064x}", tuple(rows))
 
 
 def _heads(item: AttentionSoftmax, logits: Array) -> int:
@@ -108,11 +120,32 @@ def _heads(item: AttentionSoftmax, logits: Array) -> int:
     return int(logits.shape[item.head_axis]) if logits.ndim >= 4 else 1
 
 
-def _add(
-    statistics: Sequence[Sketch | RowSample], softmaxes: Sequence[AttentionSoftmax], logits: dict[str, Array]
-) -> None:
-    for target, item in zip(statistics, softmaxes, strict=False):  # there may be no statistics of this kind
-        target.add(logits[item.logits], masked=item.masked, self_attention=item.self_attention)
+class _Statistics:
+    """Sketch and sample of one Softmax; None until it runs."""
+
+    def __init__(self, item: AttentionSoftmax, sample_rows: bool) -> None:
+        self._item, self._sample_rows = item, sample_rows
+        self.sketch: Sketch | None = None
+        self.rows: RowSample | None = None
+
+    def add(self, logits: Array) -> None:
+        item = self._item
+        if self.sketch is None:
+            count = _heads(item, logits)
+            self.sketch = Sketch.empty(count)
+            self.rows = RowSample.empty(count) if self._sample_rows else None
+        for target in (self.sketch, self.rows):
+            if target is not None:
+                target.add(logits, masked=item.masked, self_attention=item.self_attention)
+
+
+def _options() -> ort.SessionOptions:
+    """Options of a session that records."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(register())
+    return options
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ from hccs_onnx import workflow
 from hccs_onnx.cli.common import add_command, add_json, add_model, print_json
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.attention import AttentionSoftmax
+from hccs_onnx.graph.scopes import describe
 
 
 def add(commands: Any) -> None:
@@ -33,11 +34,12 @@ def _run(options: argparse.Namespace) -> ExitStatus:
 
 
 def _line(item: AttentionSoftmax) -> str:
+    name = (item.node or item.probabilities) + (f" in {describe(item.place)}" if item.place else "")
     if item.reason is not None:
-        return f"{item.node or item.probabilities}: left alone: {item.reason}"
+        return f"{name}: left alone: {item.reason}"
     heads = "heads not known" if item.heads is None else f"{item.heads} heads"
     mask = "masked" if item.masked else "not masked"
-    return f"{item.node or item.probabilities}: {heads}, axis length {_length(item)}, {mask}: rewrite"
+    return f"{name}: {heads}, axis length {_length(item)}, {mask}: rewrite"
 
 
 def _length(item: AttentionSoftmax) -> int | str:
@@ -49,6 +51,7 @@ def _length(item: AttentionSoftmax) -> int | str:
 def _as_json(item: AttentionSoftmax) -> dict[str, object]:
     return {
         "node": item.node,
+        "graph": describe(item.place),
         "logits": item.logits,
         "heads": item.heads,
         "head_axis": item.head_axis,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ import onnx_graphsurgeon as gs
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
+from hccs_onnx.graph.functions import all_nodes, written_for_others
 from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
-from hccs_onnx.graph.names import is_default_domain, subgraphs
-from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
+from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
 from hccs_onnx.graph.patterns.quantize_pair import QuantizePair, pair_behind
 from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
+from hccs_onnx.graph.scopes import Place
 from hccs_onnx.graph.view import Dim, GraphView
 
 _STEPS = 16  # nodes between product and Softmax
@@ -34,7 +36,7 @@ class AttentionSoftmax:
     node : str
         Node name, or its output's where it has none.
     index : int
-        Position in the main graph's node list; -1 for a node elsewhere.
+        Position in the node list of its graph; -1 for one that is not a node of a graph.
     logits : str
         Tensor that the Softmax reads, in nats.
     probabilities : str
@@ -66,6 +68,8 @@ class AttentionSoftmax:
         Guard that the replacement makes superfluous.
     requantized : QuantizePair or None
         Quantisation of the probabilities, which integer output makes superfluous.
+    place : Place
+        The graph that it lies in; empty for the main graph.
     """
 
     node: str
@@ -85,6 +89,7 @@ class AttentionSoftmax:
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
     requantized: QuantizePair | None = None
+    place: Place = ()
 
     @property
     def factor(self) -> float:
@@ -108,8 +113,8 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     Returns
     -------
     list of AttentionSoftmax
-        Also those that are not attention, with the reason; also those in subgraphs, in functions and inside fused
-        operators.
+        Also those that are not attention, with the reason; also those in bodies of If, Loop and Scan, in functions and
+        inside fused operators.
 
     Raises
     ------
@@ -124,9 +129,13 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     try:
         if not any(_is_softmax(node) for node in _all_nodes(model)):
             return list(_hidden(model, folder))
-        view = GraphView(model, folder)
-        found = [_judge(view, node) for node in view.nodes if node.op == "Softmax" and not node.domain]
-        return [*found, *_elsewhere(model), *_hidden(model, folder)]
+        found = [
+            _judge(view, node)
+            for view in GraphView(model, folder).views()
+            for node in view.nodes
+            if node.op == "Softmax" and not node.domain
+        ]
+        return [*found, *_in_functions(model), *_hidden(model, folder)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
@@ -163,12 +172,16 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
             reason,
             attention_like=similar,
             axis_length=length,
+            place=view.place,
         )
     steps, product = path
     scales = _absorbable(view, softmax, steps, product)
     if scales and scales[0].reader is not None:  # what is rounded for the Softmax alone is better not rounded
         logits = scales[0].data
+    moved = any(step.moves_heads for step in steps)
     count = heads.count_heads(view, logits, product.query, product.head_axis)
+    if moved:  # the axes of the queries say nothing of those of the logits
+        count = dims[-3] if dims is not None and len(dims) > 2 and isinstance(dims[-3], int) else None
     return AttentionSoftmax(
         node=view.label(softmax),
         index=index,
@@ -180,10 +193,11 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         folded=dims is None or len(dims) < 4,
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
-        self_attention=heads.self_attention(view, product.query, product.key),
+        self_attention=not moved and heads.self_attention(view, product.query, product.key),
         scales=scales,
         guard=guard,
         requantized=_requantized(view, probabilities),
+        place=view.place,
     )
 
 
@@ -199,20 +213,27 @@ def _axis_problem(view: GraphView, softmax: gs.Node, dims: tuple[Dim, ...] | Non
     return None
 
 
-def _walk(view: GraphView, logits: str, steps_left: int) -> tuple[tuple[Step, ...], QueryKeyProduct] | NoMatch:
-    """Steps from the Softmax back to the query-key product, the nearest first."""
+def _walk(
+    view: GraphView, logits: str, steps_left: int, axis: int = -1
+) -> tuple[tuple[Step, ...], QueryKeyProduct] | NoMatch:
+    """Steps from the Softmax back to the query-key product, the nearest first; `axis` is where rows run along."""
     node = view.producer(logits)
     if node is not None and steps_left:
         steps = next((found for pattern in LOGIT_STEPS if (found := pattern(view, node))), [])
+        order = transposed.permutation(view, node)
+        if order is not None:
+            axis = transposed.axis_before(order, axis) or axis
+        elif axis != -1 and node.op == "Reshape":
+            steps = []
         failure: NoMatch | None = None
         for step in steps:  # of two addends either may be the logits
-            rest = _walk(view, step.data, steps_left - 1)
+            rest = _walk(view, step.data, steps_left - 1, axis)
             if not isinstance(rest, NoMatch):
                 return (step, *rest[0]), rest[1]
             failure = failure or rest
         if failure is not None:
             return failure
-    product = query_key.match(view, node)
+    product = query_key.match(view, node, axis)
     return product if isinstance(product, NoMatch) else ((), product)
 
 
@@ -225,10 +246,13 @@ def _absorbable(
     user = softmax
     masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
     for step in (*steps, None):  # None: the product, with the scales before it
-        node = view.nodes[product.node if step is None else step.node]
+        index = product.node if step is None else step.node
+        if index < 0:  # in a graph around this one, which is not touched
+            return tuple(absorbed)
+        node = view.nodes[index]
         if not view.only_used_by(node.outputs[0].name, user) or (step is not None and step.bends):
             return tuple(absorbed)
-        for scale in product.scales if step is None else (step,):
+        for scale in [scale for scale in product.scales if scale.node >= 0] if step is None else (step,):
             # In half precision a product without its scale could overflow.
             wide = view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
@@ -243,18 +267,16 @@ def _absorbable(
 def _requantized(view: GraphView, probabilities: str) -> QuantizePair | None:
     """The quantisation that the probabilities go through, if they go nowhere else."""
     readers = view.consumers(probabilities)
-    if view.uses(probabilities) != 1 or not readers or not view.in_main_graph(readers[0]):
+    if view.uses(probabilities) != 1 or not readers or not view.holds(readers[0]):
         return None
     return pair_behind(view, readers[0])
 
 
-def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
-    """Softmax nodes outside the main graph."""
-    places = [(f"function {function.domain}::{function.name}", function.node) for function in model.functions]
-    for node in model.graph.node:
-        places += [(f"a subgraph of {node.op_type} '{node.name}'", graph.node) for graph in subgraphs(node)]
-    for place, nodes in places:
-        for node in _nested(nodes):
+def _in_functions(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+    """Softmax nodes in functions: those left when calls were put in place of, or are yet to be."""
+    for function in model.functions:
+        why = ", which is written for other operator versions than the model" * written_for_others(function, model)
+        for node in all_nodes(function.node):
             if _is_softmax(node):
                 yield AttentionSoftmax(
                     node.name or node.output[0],
@@ -262,7 +284,7 @@ def _elsewhere(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
                     node.input[0],
                     node.output[0],
                     node.output[0],
-                    f"lies in {place}",
+                    f"lies in function {function.domain}::{function.name}{why}",
                     attention_like=True,
                 )
 
@@ -273,7 +295,7 @@ def _hidden(model: onnx.ModelProto, folder: Path) -> Iterator[AttentionSoftmax]:
     for node in _all_nodes(model):
         if is_fused(node) and node.output:
             domain = "ai.onnx" if is_default_domain(node.domain) else node.domain
-            why = reasons.get(node.output[0], "it lies in a subgraph or function")
+            why = reasons.get(node.output[0], "it lies in a function")
             yield AttentionSoftmax(
                 node.name or node.output[0],
                 -1,
@@ -290,13 +312,6 @@ def _is_softmax(node: onnx.NodeProto) -> bool:
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    yield from _nested(model.graph.node)
+    yield from all_nodes(model.graph.node)
     for function in model.functions:
-        yield from _nested(function.node)
-
-
-def _nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _nested(graph.node)
+        yield from all_nodes(function.node)

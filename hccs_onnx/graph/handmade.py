@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from hccs_onnx.graph.dead import without_dead
-from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.names import is_default_domain, nested_graphs
 from hccs_onnx.graph.shapes import tensor_types
 from hccs_onnx.reference import Array
 
@@ -40,23 +40,30 @@ def fold_handmade(model: onnx.ModelProto, folder: Path, keep: Collection[str] = 
     >>> fold_handmade(model, Path()), [node.op_type for node in model.graph.node]
     ({'y': 'y'}, ['Softmax'])
     """
-    graph = model.graph
-    if not any(node.op_type == "Exp" for node in graph.node):
+    graphs = [graph for graph in nested_graphs(model.graph) if any(node.op_type == "Exp" for node in graph.node)]
+    if not graphs:
         return {}
     finder = _Finder(model, folder)
+    found: set[str] = set()
+    for graph in reversed(graphs):  # those inside others first: nodes are copied
+        found |= _fold(graph, finder, keep)
+    return {name: name for name in sorted(found)}
+
+
+def _fold(graph: onnx.GraphProto, finder: _Finder, keep: Collection[str]) -> set[str]:
     found = {
         node.output[0]: x
         for node in graph.node
         if _is(node, "Div") and node.output[0] not in keep and (x := finder.logits(node)) is not None
     }
     if not found:
-        return {}
+        return set()
     nodes = [_softmax(node, found[node.output[0]]) if node.output[0] in found else node for node in graph.node]
     loose = [name for node in graph.node if node.output[0] in found for name in node.input]
     kept = [NodeProto.FromString(node.SerializeToString()) for node in without_dead(graph, nodes, loose)]
     del graph.node[:]
     graph.node.extend(kept)
-    return {name: name for name in found}
+    return set(found)
 
 
 def _is(node: NodeProto | None, op: str) -> bool:
@@ -82,8 +89,9 @@ class _Finder:
     """Looks for the parts of a written-out Softmax."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        self._makers = {name: node for node in model.graph.node for name in node.output}
-        self._constants = _small_constants(model.graph)
+        graphs = list(nested_graphs(model.graph))
+        self._makers = {name: node for graph in graphs for node in graph.node for name in node.output}
+        self._constants = {name: value for graph in graphs for name, value in _small_constants(graph).items()}
         self._types = tensor_types(model, folder)
 
     def logits(self, div: NodeProto) -> str | None:

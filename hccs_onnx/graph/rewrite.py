@@ -17,6 +17,7 @@ from hccs_onnx.graph.dead import keep_entries, without_dead
 from hccs_onnx.graph.names import NameGenerator, subgraphs
 from hccs_onnx.graph.opset import raise_opset
 from hccs_onnx.graph.replacement import Replacer
+from hccs_onnx.graph.scopes import Place, graph_at
 from hccs_onnx.operator.body import function_body
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION
 from hccs_onnx.params import HccsParams, LogitQuantizer, OutputType, Reciprocal
@@ -61,21 +62,44 @@ def rewrite_graph(
     >>> rewrite_graph(model, find_attention(model), params, {"calibration": "data-free"})  # doctest: +SKIP
     """
     targets = [item for item in found if item.reason is None]
-    graph = model.graph
-    before = _tensors(graph)
     opset = raise_opset(model)
     reciprocal: Reciprocal = params[targets[0].logits].reciprocal if targets else "norm"
     _add_function(model, function_body(output, reciprocal, opset))
-    replacer = Replacer(output, opset, NameGenerator(graph))
+    replacer = Replacer(output, opset, NameGenerator(model.graph))
+    by_place: dict[Place, list[AttentionSoftmax]] = {}
+    for item in targets:
+        by_place.setdefault(item.place, []).append(item)
+    loose: list[str] = []  # what dropped nodes read of the graphs around theirs
+    around = {place[:depth] for place in by_place for depth in range(len(place) + 1)} | {()}
+    for place in sorted(around, key=len, reverse=True):  # inner graphs first: nodes are copied
+        loose = _rewrite_in(graph_at(model, place), by_place.get(place, []), params, quantizers, replacer, loose)
+    model.graph.initializer.extend(replacer.constants)  # bodies see them as well
+    listed = {item.logits: asdict(params[item.logits]) for item in targets}
+    if quantizers:
+        listed |= {f"quantizer of {item.logits}": asdict(quantizers[item.logits]) for item in targets}
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    _stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
+
+
+def _rewrite_in(
+    graph: onnx.GraphProto,
+    targets: Sequence[AttentionSoftmax],
+    params: Mapping[str, HccsParams],
+    quantizers: Mapping[str, LogitQuantizer] | None,
+    replacer: Replacer,
+    loose: list[str],
+) -> list[str]:
+    """Replace the Softmax nodes of one graph; returns what dropped nodes read, here and in bodies before (`loose`)."""
+    before = _tensors(graph)
     replacements: dict[int, list[onnx.NodeProto]] = {}
     for item in targets:
         quantizer = quantizers[item.logits] if quantizers else None
-        result = item.requantized.output if output != "float" and item.requantized else item.probabilities
+        result = item.requantized.output if replacer.output != "float" and item.requantized else item.probabilities
         replacements[item.index] = replacer.nodes(graph.node[item.index], item, result, params[item.logits], quantizer)
     scales = [step for item in targets for step in item.scales]
     bypassed = {graph.node[step.node].output[0]: step.data for step in scales}
     dropped = {step.node for step in scales} | {node for item in targets if item.guard for node in item.guard.nodes}
-    if output != "float":
+    if replacer.output != "float":
         dropped |= {node for item in targets if item.requantized for node in item.requantized.nodes}
     nodes: list[onnx.NodeProto] = []
     for index, node in enumerate(graph.node):
@@ -83,18 +107,15 @@ def rewrite_graph(
             nodes += replacements.get(index, [node])
     for node in nodes:
         _rename_inputs(node, bypassed)
-    loose = [name for index in dropped for name in graph.node[index].input]
-    nodes = without_dead(graph, nodes, loose)
-    serialized = [node.SerializeToString() for node in nodes]
+    unread = [*loose, *(name for index in dropped for name in graph.node[index].input)]
+    kept = without_dead(graph, nodes, list(unread))
+    alive = {id(node) for node in kept}
+    unread += [name for node in nodes if id(node) not in alive for name in node.input]
+    serialized = [node.SerializeToString() for node in kept]
     del graph.node[:]
     graph.node.extend(onnx.NodeProto.FromString(data) for data in serialized)
-    graph.initializer.extend(replacer.constants)
     _drop_descriptions(graph, before - _tensors(graph))
-    listed = {item.logits: asdict(params[item.logits]) for item in targets}
-    if quantizers:
-        listed |= {f"quantizer of {item.logits}": asdict(quantizers[item.logits]) for item in targets}
-    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    _stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
+    return unread
 
 
 def _rename_inputs(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:

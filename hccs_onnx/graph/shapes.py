@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, TypeProto, shape_inference
 
 from hccs_onnx.graph.files import with_external_data
-from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.names import is_default_domain, nested_graphs, subgraphs
 from hccs_onnx.graph.stand_ins import with_stand_ins
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ SMALL = 1024  # elements; larger initializers stay out of the skeleton
 
 
 def tensor_types(model: onnx.ModelProto, folder: Path) -> dict[str, TypeProto]:
-    """Type and shape by tensor name, as far as they can be inferred.
+    """Type and shape by tensor name, as far as they can be inferred; those of bodies as well.
 
     Parameters
     ----------
@@ -34,10 +34,11 @@ def tensor_types(model: onnx.ModelProto, folder: Path) -> dict[str, TypeProto]:
     >>> len(tensor_types(onnx.parser.parse_model(text), Path())["z"].tensor_type.shape.dim)
     2
     """
-    graph = infer_shapes(skeleton(model, folder)).graph
-    types = {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
-    for tensor in graph.initializer:
-        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    types: dict[str, TypeProto] = {}
+    for graph in reversed(list(nested_graphs(infer_shapes(skeleton(model, folder)).graph))):  # outer names count more
+        types |= {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
+        for tensor in graph.initializer:
+            types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
     return types
 
 
@@ -46,20 +47,26 @@ def skeleton(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     result = onnx.ModelProto(ir_version=model.ir_version)
     result.opset_import.extend(model.opset_import)
     result.functions.extend(model.functions)
-    graph = result.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(model.graph, field))
     for entry in result.opset_import:
         entry.domain = "" if is_default_domain(entry.domain) else entry.domain
-    for node in graph.node:
+    _outline_graph(result.graph, model.graph, folder)
+    return result
+
+
+def _outline_graph(result: onnx.GraphProto, graph: onnx.GraphProto, folder: Path) -> None:
+    result.name = graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(result, field).extend(getattr(graph, field))
+    for node, original in zip(result.node, graph.node, strict=True):
         node.domain = "" if is_default_domain(node.domain) else node.domain
         _drop_binary_attributes(node)
-    graph.initializer.extend(_outline(tensor, folder) for tensor in model.graph.initializer)
-    for sparse in model.graph.sparse_initializer:
+        for body, source in zip(subgraphs(node), subgraphs(original), strict=True):
+            body.Clear()
+            _outline_graph(body, source, folder)
+    result.initializer.extend(_outline(tensor, folder) for tensor in graph.initializer)
+    for sparse in graph.sparse_initializer:
         values = sparse.values
-        graph.initializer.append(TensorProto(name=values.name, dims=sparse.dims, data_type=values.data_type))
-    return result
+        result.initializer.append(TensorProto(name=values.name, dims=sparse.dims, data_type=values.data_type))
 
 
 def _outline(tensor: TensorProto, folder: Path) -> TensorProto:
@@ -92,6 +99,9 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         logger.info("shape inference failed: %s", error)
         return model
     if known is not model:
+        bodies = {node.output[0]: node for node in inferred.graph.node if node.output and subgraphs(node)}
+        nodes = [bodies.get(node.output[0], node) if subgraphs(node) else node for node in model.graph.node]
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del inferred.graph.node[:]
-        inferred.graph.node.extend(model.graph.node)
+        inferred.graph.node.extend(kept)
     return inferred

@@ -1,4 +1,4 @@
-"""A read-only view of a model's main graph: who makes and uses a tensor, its shape, and constants where they are small.
+"""A read-only view of a graph: who makes and uses a tensor, its shape, and constants where they are small.
 
 Navigation is onnx-graphsurgeon's, on a skeleton of the model without weights; the model itself is never changed by it,
 so nothing that graphsurgeon does not keep (metadata, quantisation annotations, order) is lost.
@@ -7,6 +7,9 @@ so nothing that graphsurgeon does not keep (metadata, quantisation annotations, 
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
+from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import with_external_data
 from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.scopes import Place, scopes
 from hccs_onnx.graph.shapes import infer_shapes, skeleton
 from hccs_onnx.reference import Array
 
@@ -28,7 +32,9 @@ LOADABLE = 1 << 24  # elements; larger constants are not looked into
 
 
 class GraphView:
-    """Producers, consumers, shapes and small constants of a model's main graph.
+    """Producers, consumers, shapes and small constants of a model's main graph; `views` has those of the bodies in it.
+
+    A body sees the tensors of the graphs around it. Only its own nodes have a position.
 
     Parameters
     ----------
@@ -53,27 +59,49 @@ class GraphView:
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
         self.opset = next((entry.version for entry in model.opset_import if is_default_domain(entry.domain)), 0)
+        self.place: Place = ()
+        self.float_type = _only_float_type(model)
+        self._model = model
         self._folder = folder
-        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         try:
             with G_LOGGER.suppress(G_LOGGER.CRITICAL + 1):  # it logs to stdout
                 graph = gs.import_onnx(infer_shapes(skeleton(model, folder)))
         except Exception as error:  # graphsurgeon has no error class of its own
             problem = f"graph cannot be imported: {error}"
             raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
+        self._initializers: ChainMap[str, TensorProto] = ChainMap()
+        self._tensors: ChainMap[str, gs.Tensor] = ChainMap()
+        self._enter(graph, model.graph)
+
+    def _enter(self, graph: gs.Graph, proto: onnx.GraphProto) -> None:
+        """Make `graph` the one that is viewed, inside the one viewed before."""
         self.nodes: list[gs.Node] = list(graph.nodes)
         self.outputs = {tensor.name for tensor in graph.outputs}
-        self._tensors: dict[str, gs.Tensor] = graph.tensors()
-        self.float_type = _only_float_type(model)
+        self._initializers = self._initializers.new_child({tensor.name: tensor for tensor in proto.initializer})
+        self._tensors = self._tensors.new_child(graph.tensors())
         self._index = {id(node): index for index, node in enumerate(self.nodes)}
+
+    def views(self) -> Iterator[GraphView]:
+        """The view of the main graph, then one of each body, to any depth, each after that of the graph around it."""
+        views: dict[Place, GraphView] = {}
+        for place, proto in scopes(self._model):
+            if place:
+                outer = views[place[:-1]]
+                view = copy(outer)
+                view.place = place
+                view._enter(outer.nodes[place[-1].node].attrs[place[-1].attribute], proto)
+                views[place] = view
+            else:
+                views[place] = self
+            yield views[place]
 
     def label(self, node: gs.Node) -> str:
         """What to call a node in a message: its name, or its output's, on one line."""
         return " ".join((node.name or node.outputs[0].name).split())
 
     def index(self, node: gs.Node) -> int:
-        """Position of a node in the model's node list."""
-        return self._index[id(node)]
+        """Position of a node in the graph's node list; -1 for a node of a graph around it."""
+        return self._index.get(id(node), -1)
 
     def producer(self, name: str) -> gs.Node | None:
         """Node that makes a tensor; None for inputs and initializers."""
@@ -81,22 +109,22 @@ class GraphView:
         return tensor.inputs[0] if tensor is not None and tensor.inputs else None
 
     def consumers(self, name: str) -> list[gs.Node]:
-        """Nodes that read a tensor, each once, those in subgraphs as well."""
+        """Nodes that read a tensor, each once, those in bodies as well."""
         tensor = self._tensors.get(name)
         nodes = {id(node): node for node in (tensor.outputs if tensor is not None else [])}
         return list(nodes.values())
 
-    def in_main_graph(self, node: gs.Node) -> bool:
-        """Whether a node lies in the main graph, and so has an index."""
+    def holds(self, node: gs.Node) -> bool:
+        """Whether a node lies in this very graph, and so has a position: neither in a body nor in a graph around it."""
         return id(node) in self._index
 
     def uses(self, name: str) -> int:
-        """How often a tensor is read, in subgraphs too, or is a model output."""
+        """How often a tensor is read, in bodies too, or is an output of the graph."""
         tensor = self._tensors.get(name)
         return (len(tensor.outputs) if tensor is not None else 0) + (name in self.outputs)
 
     def only_used_by(self, name: str, node: gs.Node) -> bool:
-        """Whether `node` alone reads the tensor, once, and it is not a model output."""
+        """Whether `node` alone reads the tensor, once, and it is not an output of the graph."""
         tensor = self._tensors.get(name)
         return tensor is not None and name not in self.outputs and [id(n) for n in tensor.outputs] == [id(node)]
 

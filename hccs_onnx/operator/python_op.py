@@ -8,7 +8,7 @@ dropped. For speed use the function body or the native library.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     >>> with_json_attributes(model).graph.node[0].attribute[0].s
     b'{"B": [300], "Dmax": [9], "S": [1], "name": ""}'
     """
-    for node in filter(is_hccs, model.graph.node):
+    for node in filter(is_hccs, list(_nodes(model.graph))):
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]
@@ -89,6 +89,15 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.functions[:]
     model.functions.extend(kept)
     return model
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of the bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 @cache

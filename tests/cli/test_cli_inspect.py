@@ -100,6 +100,7 @@ def test_inspect_as_json_has_the_same_fields_for_every_softmax(mixed: Path, caps
         "axis_length": "n",
         "masked": True,
         "absorbed_scale": attention["absorbed_scale"],
+        "graph": "main graph",
         "rewrite": True,
         "reason": None,
     }

@@ -119,7 +119,9 @@ def test_rewrite_fails_in_strict_mode_when_it_leaves_alone_what_looks_like_atten
     assert main(["rewrite", str(path), "--strict"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"error: {path}: Softmax 'c_node' looks like attention and cannot be rewritten: axis -2")
+    assert err.startswith(
+        f"error: {path}: Softmax 'c_node' looks like attention and cannot be rewritten: probabilities"
+    )
     assert len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [path]
 

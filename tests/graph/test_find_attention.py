@@ -14,6 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
+from hccs_onnx.graph.scopes import describe
 
 F32 = np.float32
 W = np.eye(8, dtype=F32)
@@ -390,7 +391,7 @@ NOT_ATTENTION = {
         "float[b,8] x", "l = MatMul (x, w) p = Softmax <axis = -1> (l) y = MatMul (p, w)", "MatMul 'MatMul_l'",
     ),
     "pooling by a constant query": (
-        "float[b,n,8] x", "s = MatMul (x, u) l = Transpose <perm = [0, 2, 1]> (s) " + TAIL, "Transpose 'Transpose_l'",
+        "float[b,n,8] x", "s = MatMul (x, u) l = Transpose <perm = [0, 2, 1]> (s) " + TAIL, "MatMul 'MatMul_s'",
     ),
     "model input": ("float[b,n,n] l, float[b,n,8] x", TAIL, "model input or constant"),
     "masked model input": ("float[b,n,n] r, float[b,n,8] x", "l = Add (r, bias) " + TAIL, "model input or constant"),
@@ -545,17 +546,17 @@ def test_unknown_type_is_that_of_all_weights_or_left_alone(weights: dict[str, np
 INNER = "t = Transpose <perm = [0, 2, 1]> (x) l = MatMul (x, t) p = Softmax <axis = -1> (l) z = MatMul (p, x)"
 
 
-def test_softmax_in_a_branch_is_listed_with_its_place() -> None:
+def test_attention_in_a_branch_is_found_with_its_place() -> None:
     found = judged(
         f"""g (float[b,n,8] x, bool flag) => (float[b,n,8] y) {{
         y = If (flag) <then_branch = a () => (float[b,n,8] z) {{ {INNER} }},
                        else_branch = b () => (float[b,n,8] e) {{ e = Identity (x) }}> }}"""
     )
-    assert one_line(found.reason) == "lies in a subgraph of If 'If_y'"
-    assert (found.index, found.logits, found.attention_like) == (-1, "l", True)
+    assert (found.reason, found.index, found.logits) == (None, 2, "l")
+    assert describe(found.place) == "then_branch of If 'If_y'"
 
 
-def test_softmax_in_a_loop_in_a_branch_is_listed_with_its_place() -> None:
+def test_attention_in_a_loop_in_a_branch_is_found_with_its_place() -> None:
     body = f"body (int64 i, bool c) => (bool co, float[b,n,8] z) {{ co = Identity (c) {INNER} }}"
     found = judged(
         f"""g (float[b,n,8] x, bool flag, int64 trips) => (y) {{
@@ -563,7 +564,8 @@ def test_softmax_in_a_loop_in_a_branch_is_listed_with_its_place() -> None:
                        else_branch = b () => (e) {{ e = Unsqueeze (x, zero) }}> }}""",
         zero=np.array([0]),
     )
-    assert one_line(found.reason) == "lies in a subgraph of If 'If_y'"
+    assert found.reason is None
+    assert describe(found.place) == "body of Loop 's' in then_branch of If 'If_y'"
 
 
 def test_softmax_in_a_function_is_listed_with_its_place() -> None:

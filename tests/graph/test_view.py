@@ -53,7 +53,7 @@ def test_only_used_by_is_false_when_the_tensor_is_used_twice_or_in_a_subgraph_or
 
 def test_consumers_in_subgraphs_are_told_apart() -> None:
     view = view_of(LINES, w=F32(2))
-    assert [(node.op, view.in_main_graph(node)) for node in view.consumers("a")] == [("Mul", True), ("Add", False)]
+    assert [(node.op, view.holds(node)) for node in view.consumers("a")] == [("Mul", True), ("Add", False)]
 
 
 def test_uses_are_counted_in_branches_and_outputs_too() -> None:

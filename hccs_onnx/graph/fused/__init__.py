@@ -16,7 +16,7 @@ from onnx import NodeProto
 from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
 from hccs_onnx.graph.fused.parts import Surroundings, surroundings_of
 from hccs_onnx.graph.fused.sharing import share
-from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.names import is_default_domain, nested_graphs
 
 RUNTIME = "com.microsoft"
 _NO_KERNEL = "onnxruntime's CPU provider does not compute it, so that its parts could not be compared with it"
@@ -65,7 +65,7 @@ LEFT_WHOLE: Mapping[tuple[str, str], str] = {
 
 
 def expand_fused(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) -> dict[str, str]:
-    """Take fused operators of the main graph apart, in place.
+    """Take fused operators apart, in place, those in bodies of If, Loop and Scan too.
 
     Parameters
     ----------
@@ -93,14 +93,15 @@ def expand_fused(model: onnx.ModelProto, folder: Path, keep: Collection[str] = (
 
 
 def why_whole(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
-    """Why the fused operators of the main graph are whole, by first output.
+    """Why fused operators are whole, by first output; those in functions are not looked at.
 
     Examples
     --------
     >>> why_whole(model, Path("models"))  # doctest: +SKIP
     {'y': 'its attribute do_rotary is 1, which onnxruntime's CPU provider does not compute'}
     """
-    fused = [node for node in model.graph.node if is_fused(node) and node.output]
+    graphs = nested_graphs(model.graph)
+    fused = [node for graph in graphs for node in graph.node if is_fused(node) and node.output]
     if not fused:
         return {}
     around = surroundings_of(model, folder)
@@ -114,11 +115,21 @@ def is_fused(node: NodeProto) -> bool:
 
 
 def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
-    graph = model.graph
-    candidates = {node.output[0] for node in graph.node if _key(node) in FAMILIES and any(node.output[:1])} - set(keep)
-    if not candidates:
+    graphs = [graph for graph in nested_graphs(model.graph) if _candidates(graph, keep)]
+    if not graphs:
         return {}
     around = surroundings_of(model, folder)
+    found: dict[str, str] = {}
+    for graph in reversed(graphs):  # those inside others first: nodes are copied
+        found |= _expand_graph(graph, around, _candidates(graph, keep))
+    return found
+
+
+def _candidates(graph: onnx.GraphProto, keep: Collection[str]) -> set[str]:
+    return {node.output[0] for node in graph.node if _key(node) in FAMILIES and any(node.output[:1])} - set(keep)
+
+
+def _expand_graph(graph: onnx.GraphProto, around: Surroundings, candidates: set[str]) -> dict[str, str]:
     apart = {
         node.output[0]: FAMILIES[_key(node)].parts
         for node in graph.node

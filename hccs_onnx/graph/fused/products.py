@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from hccs_onnx.graph.fused.neighbours import explore, makers_of, readers_of
 from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, float_problem, surroundings_of
-from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.names import is_default_domain, nested_graphs
 
 _PASSED = ("Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Reshape", "Tanh", "Where")
 
@@ -44,12 +44,19 @@ def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] 
 
 
 def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
-    graph = model.graph
-    if not any(_is_fused(node) for node in graph.node):
+    graphs = [graph for graph in nested_graphs(model.graph) if any(_is_fused(node) for node in graph.node)]
+    if not graphs:
         return {}
+    around = surroundings_of(model, folder)
+    found: dict[str, str] = {}
+    for graph in reversed(graphs):  # those inside others first: nodes are copied
+        found |= _expand_graph(graph, around, keep)
+    return found
+
+
+def _expand_graph(graph: onnx.GraphProto, around: Surroundings, keep: Collection[str]) -> dict[str, str]:
     makers = makers_of(graph.node)
     readers = readers_of(graph.node)
-    around = surroundings_of(model, folder)
     found: dict[str, str] = {}
     apart: set[str] = set()
     for node in graph.node:

@@ -6,14 +6,25 @@ A pattern looks at one node and answers with what it found, nothing (``None``), 
 
 from __future__ import annotations
 
-from hccs_onnx.graph.patterns import additive_mask, logit_scale, passthrough, quantize_pair, softcap, where_mask
+from hccs_onnx.graph.patterns import (
+    additive_mask,
+    arithmetic_mask,
+    logit_scale,
+    passthrough,
+    quantize_pair,
+    softcap,
+    transposed,
+    where_mask,
+)
 
 LOGIT_STEPS = (
     passthrough.match,
     quantize_pair.match,
     logit_scale.match,
     additive_mask.match,
+    arithmetic_mask.match,
     where_mask.match,
     softcap.match,
+    transposed.match,
 )
 """Patterns tried in turn on each node from the Softmax back to the query-key product."""

@@ -14,7 +14,7 @@ class Step:
     Parameters
     ----------
     node : int
-        Its position in the model's node list.
+        Its position in the graph's node list; -1 for a node of a graph around it.
     data : str
         Tensor that brings the logits; its other inputs are not logits.
     factor : float, optional
@@ -25,6 +25,8 @@ class Step:
         Position of the node that reads `data`, where the step is over more nodes than one.
     bends : bool
         Whether it is not linear, so that no scale may be moved past it.
+    moves_heads : bool
+        Whether it changes the order of other axes than the last two.
     """
 
     node: int
@@ -33,6 +35,7 @@ class Step:
     mask: MaskLevels | None = None
     reader: int | None = None
     bends: bool = False
+    moves_heads: bool = False
 
 
 @dataclass(frozen=True)

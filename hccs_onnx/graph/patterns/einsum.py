@@ -61,7 +61,7 @@ def is_query_key(equation: Equation) -> bool:
     return equation.contracted <= first & second and key in first ^ second and query in first ^ second
 
 
-def sums_values(equation: Equation, position: int) -> bool:
-    """Whether the input at `position` weighs what the other one holds, summed over its own last axis."""
+def sums_values(equation: Equation, position: int, axis: int = -1) -> bool:
+    """Whether the input at `position` weighs what the other one holds, summed over its own `axis`."""
     weights, values = (equation.first, equation.second)[:: 1 if position == 0 else -1]
-    return bool(weights) and {weights[-1]} == equation.contracted and weights[-1] in values
+    return len(weights) >= -axis and {weights[axis]} == equation.contracted and weights[axis] in values

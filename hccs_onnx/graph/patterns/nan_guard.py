@@ -33,7 +33,7 @@ def match(view: GraphView, softmax: gs.Node) -> NanGuard | None:
     if view.uses(probabilities) != len(consumers) or set(consumers) != {"IsNaN", "Where"}:
         return None
     is_nan, where = consumers["IsNaN"], consumers["Where"]
-    if not (view.in_main_graph(is_nan) and view.in_main_graph(where)):
+    if not (view.holds(is_nan) and view.holds(where)):
         return None
     if not guards(view, where, probabilities) or not view.only_used_by(is_nan.outputs[0].name, where):
         return None

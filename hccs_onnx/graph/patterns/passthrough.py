@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.patterns.base import Step
+from hccs_onnx.graph.sizes import keeps_rows
 from hccs_onnx.graph.view import GraphView
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -25,7 +26,9 @@ def hands_on(view: GraphView, node: gs.Node) -> bool:
         return view.dtype(node.inputs[0].name) in _FLOATS and view.dtype(node.outputs[0].name) in _FLOATS
     if node.op == "Reshape":
         before, after = view.dims(node.inputs[0].name), view.dims(node.outputs[0].name)
-        return bool(before and after) and before[-1] is not None and before[-1] == after[-1]  # type: ignore[index]
+        if before and after and before[-1] is not None and before[-1] == after[-1]:
+            return True
+        return keeps_rows(view, node)
     return False
 
 

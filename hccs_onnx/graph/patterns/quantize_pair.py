@@ -41,7 +41,7 @@ def quantizer_of(view: GraphView, dequantize: gs.Node) -> gs.Node | None:
     if dequantize.op != "DequantizeLinear":
         return None
     quantize = view.producer(dequantize.inputs[0].name)
-    if quantize is None or quantize.op != "QuantizeLinear" or not view.in_main_graph(quantize):
+    if quantize is None or quantize.op != "QuantizeLinear" or not view.holds(quantize):
         return None
     ours, theirs = (_parameters(view, node) for node in (quantize, dequantize))
     if ours is None or theirs is None:
@@ -53,7 +53,7 @@ def pair_behind(view: GraphView, quantize: gs.Node) -> QuantizePair | None:
     """The pair that begins with this QuantizeLinear, if nothing else reads its codes."""
     codes = quantize.outputs[0].name if quantize.op == "QuantizeLinear" else ""
     readers = view.consumers(codes)
-    if view.uses(codes) != 1 or not readers or not view.in_main_graph(readers[0]):
+    if view.uses(codes) != 1 or not readers or not view.holds(readers[0]):
         return None
     if quantizer_of(view, readers[0]) is not quantize:
         return None

@@ -38,27 +38,31 @@ class QueryKeyProduct:
     head_axis: int = -3
 
 
-def match(view: GraphView, node: gs.Node | None) -> QueryKeyProduct | NoMatch:
-    """The product, or why `node` is not one."""
+def match(view: GraphView, node: gs.Node | None, axis: int = -1) -> QueryKeyProduct | NoMatch:
+    """The product whose keys lie along `axis`, or why `node` is not one."""
     if node is None:
-        return NoMatch("logits are not made by a product of queries and keys, but come from a model input or constant")
+        source = "an input of the body" if view.place else "a model input"
+        return NoMatch(f"logits are not made by a product of queries and keys, but come from {source} or constant")
+    if axis not in (-1, -2):
+        return NoMatch(f"rows do not run along an axis of queries or keys of {node.op} '{view.label(node)}'")
     equation = equation_of(node)
     if equation is not None and is_query_key(equation):
-        return _by_einsum(view, node, equation)
+        return _by_einsum(view, node, equation, axis)
     if node.op != "MatMul":
         return NoMatch(f"logits come from {node.op} '{view.label(node)}', not from a product of queries and keys")
-    query, key = (tensor.name for tensor in node.inputs)
-    if view.is_constant(key):
+    first, second = (tensor.name for tensor in node.inputs)
+    query, key = (first, second) if axis == -1 else (second, first)
+    if view.is_constant(key) or (axis == -2 and view.is_constant(query)):  # x W of which the columns are rows
         return NoMatch(f"logits come from MatMul '{view.label(node)}' with constant weights: a classifier or a gate")
     scales = tuple(step for side in (query, key) for step in _scales(view, side, node))
     return QueryKeyProduct(view.index(node), query, key, scales)
 
 
-def _by_einsum(view: GraphView, node: gs.Node, equation: Equation) -> QueryKeyProduct | NoMatch:
+def _by_einsum(view: GraphView, node: gs.Node, equation: Equation, axis: int) -> QueryKeyProduct | NoMatch:
     names = [tensor.name for tensor in node.inputs]
     if any(view.is_constant(name) for name in names):
         return NoMatch(f"logits come from Einsum '{view.label(node)}' with constant weights: a classifier or a gate")
-    query = 0 if equation.output[-2] in equation.first else 1
+    query = 0 if equation.output[-3 - axis] in equation.first else 1  # of the last two axes the other one
     term = (equation.first, equation.second)[query]
     scales = tuple(step for side in names for step in _scales(view, side, node))
     heads = equation.output[-3:-2]

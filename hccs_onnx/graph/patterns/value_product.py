@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from hccs_onnx.graph.patterns import transposed
 from hccs_onnx.graph.patterns.base import NoMatch
 from hccs_onnx.graph.patterns.einsum import equation_of, sums_values
 from hccs_onnx.graph.patterns.nan_guard import zeroes_some
@@ -14,37 +15,47 @@ from hccs_onnx.graph.view import GraphView
 
 def match(view: GraphView, probabilities: str) -> NoMatch | None:
     """None if some MatMul or Einsum sums values over the rows of `probabilities`, else where these go instead."""
-    pending, seen, ends = [probabilities], set(), []
+    pending, seen, ends = [(probabilities, -1)], set(), []  # tensors, and the axis that rows run along
     while pending:
-        name = pending.pop()
+        name, axis = pending.pop()
         if name in seen:
             continue
         seen.add(name)
         if name in view.outputs:
-            ends.append("a model output")
+            ends.append("an output of the body" if view.place else "a model output")
         for node in view.consumers(name):
-            if node.op == "MatMul" and node.inputs[0].name == name:
-                if not view.is_constant(node.inputs[1].name):
+            order = transposed.permutation(view, node)
+            if node.op == "MatMul" and axis in (-1, -2) and node.inputs[-1 - axis].name == name:
+                if not view.is_constant(node.inputs[2 + axis].name):
                     return None
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
-            elif (values := _einsum_values(node, name)) is not None and not view.is_constant(values):
+            elif (values := _einsum_values(node, name, axis)) is not None and not view.is_constant(values):
                 return None
-            elif (hands_on(view, node) and node.inputs[0].name == name) or zeroes_some(view, node, name):
-                pending.append(node.outputs[0].name)
+            elif _keeps(view, node, name, axis):
+                pending.append((node.outputs[0].name, axis))
+            elif order is not None and (behind := transposed.axis_behind(order, axis)) is not None:
+                pending.append((node.outputs[0].name, behind))
             elif (pair := pair_behind(view, node)) is not None:
-                pending.append(pair.output)
+                pending.append((pair.output, axis))
             elif not _reads_type_only(view, node, name):
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")
 
 
-def _einsum_values(node: gs.Node, probabilities: str) -> str | None:
+def _keeps(view: GraphView, node: gs.Node, name: str, axis: int) -> bool:
+    """Whether a node hands probabilities on, row for row, or makes some of them 0."""
+    if node.op == "Reshape" and axis != -1:
+        return False
+    return (hands_on(view, node) and bool(node.inputs[0].name == name)) or zeroes_some(view, node, name)
+
+
+def _einsum_values(node: gs.Node, probabilities: str, axis: int) -> str | None:
     """What an Einsum sums with these weights."""
     equation = equation_of(node)
     if equation is None:
         return None
     for position in (0, 1):
-        if node.inputs[position].name == probabilities and sums_values(equation, position):
+        if node.inputs[position].name == probabilities and sums_values(equation, position, axis):
             return str(node.inputs[1 - position].name)
     return None
 

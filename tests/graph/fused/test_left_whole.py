@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from conftest import Run
 from onnx import TensorProto, helper
 
 from hccs_onnx import inspect, rewrite
 from hccs_onnx.errors import MatchError, ModelError
 from hccs_onnx.graph.fused import FAMILIES, LEFT_WHOLE
+from hccs_onnx.graph.scopes import describe
 
 RUNTIME = "com.microsoft"
 
@@ -58,14 +61,46 @@ def test_malformed_node_is_taken_apart_listed_or_refused_with_an_error_of_ours(
         assert item.reason is None or "fused" in item.node
 
 
-def test_operator_in_a_subgraph_is_listed_with_the_reason(tmp_path: Path) -> None:
+def in_a_branch(inner: onnx.NodeProto) -> onnx.ModelProto:
+    """A model whose If has the node in one branch, and nothing in the other."""
     outer = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
-    inner = helper.make_node("MultiHeadAttention", ["x", "x", "x"], ["z"], "inner", domain=RUNTIME, num_heads=2)
     branch = helper.make_graph([inner], "branch", [], [outer])
     other = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "other", [], [outer])
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=other)
-    onnx.save(model([node]), tmp_path / "m.onnx")
+    return model([helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=other)])
+
+
+def test_operator_in_a_body_is_taken_apart_and_rewritten(tmp_path: Path, run: Run) -> None:
+    inner = helper.make_node("MultiHeadAttention", ["x", "x", "x"], ["z"], "inner", domain=RUNTIME, num_heads=2)
+    onnx.save(in_a_branch(inner), tmp_path / "m.onnx")
     (item,) = inspect(tmp_path / "m.onnx")
-    assert item.reason == (
-        "is com.microsoft.MultiHeadAttention, which hides its Softmax: it lies in a subgraph or function"
-    )
+    assert (item.reason, item.heads, describe(item.place)) == (None, 2, "then_branch of If 'y'")
+    rewritten = rewrite(tmp_path / "m.onnx").output
+    x = np.random.default_rng(0).normal(0, 0.5, (2, 5, 8)).astype(np.float32)
+    for flag in (True, False):
+        feed = {"x": x, "c": np.array(flag)}
+        before, after = run(tmp_path / "m.onnx", feed)[0], run(rewritten, feed)[0]
+        assert (before * after).sum() > 0.95 * np.linalg.norm(before) * np.linalg.norm(after)
+        assert np.array_equal(after, before) == (not flag)
+
+
+def test_operator_in_a_body_stays_whole_when_it_is_excluded(tmp_path: Path) -> None:
+    inner = helper.make_node("MultiHeadAttention", ["x", "x", "x"], ["z"], "inner", domain=RUNTIME, num_heads=2)
+    proto = in_a_branch(inner)
+    proto.graph.node.append(helper.make_node("MultiHeadAttention", ["x"] * 3, ["w"], domain=RUNTIME, num_heads=2))
+    proto.graph.output.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, ["batch", "n", 8]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    report = rewrite(tmp_path / "m.onnx", exclude="inner")
+    assert [(item.node, item.reason) for item in report.found if item.reason] == [
+        ("inner", "is excluded by 'inner'"),
+    ]
+    assert len(report.rewritten) == 1
+    bodies = {attribute.name: attribute.g for attribute in onnx.load(report.output).graph.node[0].attribute}
+    assert [(node.name, node.op_type) for node in bodies["then_branch"].node] == [("inner", "MultiHeadAttention")]
+
+
+def test_operator_in_a_body_is_listed_with_the_reason_when_it_cannot_be_taken_apart(tmp_path: Path) -> None:
+    inner = helper.make_node("PackedAttention", ["x", "x", "x"], ["z"], "inner", domain=RUNTIME, num_heads=2)
+    onnx.save(in_a_branch(inner), tmp_path / "m.onnx")
+    (item,) = inspect(tmp_path / "m.onnx")
+    why = LEFT_WHOLE[RUNTIME, "PackedAttention"]
+    assert item.reason == f"is com.microsoft.PackedAttention, which hides its Softmax: {why}"
