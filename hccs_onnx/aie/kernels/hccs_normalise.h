@@ -1,0 +1,135 @@
+// Second half of the fast kernel: reciprocals of the row sums, then the outputs.
+#pragma once
+
+#include "hccs_divide.h"
+#include "hccs_tile.h"
+
+namespace hccs {
+
+constexpr int log2_floor(int32 value) { return 31 - clb(value); }  // of value >= 1
+
+// What decides how sums are inverted, the same for all rows of a head.
+struct SumRange {
+  int32 least;  // smallest sum of a row in which something is visible
+  bool narrow;  // no sum exceeds an int16
+
+  template <class S>
+  static SumRange of(const Head& head) {
+    return {S::masked ? head.B : head.B + int32(S::n - 1) * head.floor(), int32(S::n) * head.B <= 32767};
+  }
+};
+
+// div: the numerator over Z. Its leading bits below the least sum are the first remainder, the others are the steps.
+template <class Out, class S>
+void reciprocals_div(const SumRange& range, Band<S>& band) {
+  constexpr bool is_uint8 = sizeof(Out) == 1;
+  constexpr int32 numerator = is_uint8 ? 255 << 15 : 32767;  // below the 8 leading bits all are 0, or 1
+  constexpr int numerator_bits = is_uint8 ? 23 : 15;
+  const int needed = numerator_bits - log2_floor(range.least);
+  const int steps = needed < 0 ? 0 : needed;
+  const aie::vector<int32, band_lanes> first = aie::broadcast<int32, band_lanes>(numerator >> steps);
+  aie::store_v(band.rho, divide<!is_uint8>(first, aie::load_v<band_lanes>(band.sum), unsigned(steps), range.narrow));
+  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED { band.shift[row] = is_uint8 ? 15 : 0; }
+}
+
+// clb: as div, by the power of two at or below Z. 
+template <class Out, class S>
+void reciprocals_clb(Band<S>& band) {
+  constexpr bool is_uint8 = sizeof(Out) == 1;
+  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
+      const int exponent = log2_floor(band.sum[row]);
+      band.rho[row] = (is_uint8 ? 255 << 15 : 32767) >> exponent;
+      band.shift[row] = is_uint8 ? 15 : 0;
+    }
+}
+
+// norm: 2^(15 + k) / Z = 2^29 / (upper + lower / 2^15), where `upper`, 2^14..2^15 - 1, holds Z's 15 leading bits.
+// 2^29 / upper is at most 2 too large; it is lowered while the remainder, of which `lower` takes its share, is negative.
+template <class Out, class S>
+void reciprocals_norm(const SumRange& range, Band<S>& band) {
+  using Lanes = aie::vector<int16, band_lanes>;
+  constexpr int largest_shift = 31;  // s * rho + half < 2^31: nothing is left then
+  alignas(64) int32 upper[band_lanes] = {};
+  alignas(64) int16 lower[band_lanes] = {};
+  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
+      const int exponent = log2_floor(band.sum[row]);
+      const int32 leading = band.sum[row] << (29 - exponent);
+      upper[row] = leading >> 15;
+      lower[row] = int16(leading & 32767);
+      const int shift = sizeof(Out) == 1 ? exponent + 7 : exponent;
+      band.shift[row] = shift < largest_shift ? shift : largest_shift;
+    }
+  const aie::vector<int32, band_lanes> divisor = aie::load_v<band_lanes>(upper);
+  const aie::vector<int32, band_lanes> quotient =
+      divide<false>(aie::broadcast<int32, band_lanes>(1 << 14), divisor, 15, true);
+  if (range.narrow) {  // Z < 2^15: lower is 0
+    aie::store_v(band.rho, quotient);
+    return;
+  }
+  const Lanes upper16 = aie::accum<accumulator, band_lanes>(divisor).template to_vector<int16>(0);
+  const Lanes lower16 = aie::load_v<band_lanes>(lower);
+  const Lanes zero = aie::zeros<int16, band_lanes>();
+  const aie::accum<accumulator, band_lanes> numerator(aie::broadcast<int32, band_lanes>(1 << 29));
+  const auto share = [&](const Lanes& rho) -> Lanes {  // -ceil(rho * lower / 2^15)
+    return aie::negmul<accumulator>(rho, lower16).template to_vector<int16>(15);
+  };
+  Lanes rho = aie::accum<accumulator, band_lanes>(quotient).template to_vector<int16>(0);
+  const Lanes remainder = aie::msc(numerator, rho, upper16).template to_vector<int16>(0);
+  Lanes taken = share(rho);
+  Lanes rest = aie::add(remainder, taken);
+  for (unsigned time = 0; time < 2; ++time) HCCS_UNROLLED {
+      const auto fits = aie::ge(rest, zero);
+      rho = aie::select(aie::sub(rho, int16(1)), rho, fits);
+      const Lanes taken_now = share(rho);
+      rest = aie::add(aie::select(aie::add(rest, upper16), rest, fits), aie::sub(taken_now, taken));
+      taken = taken_now;
+    }
+  aie::store_v(band.rho, aie::accum<accumulator, band_lanes>(rho).template to_vector<int32>(0));
+}
+
+template <class Out, Reciprocal R, class S>
+void reciprocals(const SumRange& range, Band<S>& band) {
+  if constexpr (R == Reciprocal::div) {
+    reciprocals_div<Out>(range, band);
+  } else if constexpr (R == Reciprocal::clb) {
+    reciprocals_clb<Out>(band);
+  } else {
+    reciprocals_norm<Out>(range, band);
+  }
+}
+
+// Outputs of `count` rows, 32 at a time: score = floor + S * (clipped - low), 0 where not visible; y = score * rho >> shift.
+// The accumulator starts with what is the same in the whole row, so a score takes one multiplication, or two with a mask:
+// visible + 128 is 1 or 0.
+template <class Out, class S>
+void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __restrict out) {
+  using Lanes = aie::vector<int16, 32>;
+  const Lanes slope = aie::broadcast<int16, 32>(int16(head.S)), visible_unit = aie::broadcast<int16, 32>(128);
+  constexpr unsigned vectors = S::columns / 32;
+  for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
+      const int8* __restrict clipped = band.clipped + row * S::stride;
+      const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
+      const Lanes low = aie::broadcast<int16, 32>(band.low[row]), floor = aie::broadcast<int16, 32>(band.floor[row]);
+      const Lanes rho = aie::broadcast<int16, 32>(int16(band.rho[row]));
+      const int shift = band.shift[row];
+      aie::accum<accumulator, 32> constant;
+      if constexpr (S::masked) {
+        constant = aie::msc(aie::mul<accumulator>(floor, visible_unit), low, slope);
+      } else {
+        constant = aie::msc(aie::accum<accumulator, 32>(floor), low, slope);
+      }
+      for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
+          const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
+          aie::accum<accumulator, 32> score = aie::mac(constant, code, slope);
+          if constexpr (S::masked) score = aie::mac(score, aie::unpack(aie::load_v<32>(visible + 32 * vector)), floor);
+          aie::vector<Out, 32> y =
+              aie::mul<accumulator>(score.template to_vector<int16>(0), rho).template to_vector<Out>(shift);
+          if constexpr (!S::masked && S::padding != 0) {
+            if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
+          }
+          aie::store_v(out + row * S::columns + 32 * vector, y);
+        }
+    }
+}
+
+}  // namespace hccs
