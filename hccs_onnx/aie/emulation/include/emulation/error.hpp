@@ -1,0 +1,33 @@
+// What a kernel must never do ends in an emulation::error.
+#pragma once
+
+#include <cstdarg>
+#include <cstdio>
+#include <exception>
+
+namespace emulation {
+
+class error : public std::exception {
+ public:
+  explicit error(const char* text) noexcept { std::snprintf(text_, sizeof text_, "AIE emulation: %s", text); }
+  const char* what() const noexcept override { return text_; }
+
+ private:
+  char text_[512];
+};
+
+// Formats as printf does and throws.
+[[noreturn, gnu::format(printf, 1, 2)]] inline void fail(const char* format, ...) {
+  char text[480];
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  throw error(text);
+}
+
+inline void require(bool holds, const char* what) {
+  if (!holds) fail("%s", what);
+}
+
+}  // namespace emulation
