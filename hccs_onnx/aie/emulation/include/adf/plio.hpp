@@ -9,8 +9,13 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <string>
+
+#ifdef _WIN32
+#include <direct.h>
+#else
+#include <sys/stat.h>
+#endif
 
 #include "endpoint.hpp"
 
@@ -33,13 +38,23 @@ struct file_closer {
 };
 using file_handle = std::unique_ptr<std::FILE, file_closer>;
 
-inline std::filesystem::path directory(const char* variable, const char* fallback) {
-  const char* value = std::getenv(variable);
-  return value != nullptr ? value : fallback;
+// The file in the folder that the environment variable names.
+inline std::string path_in(const char* variable, const char* fallback, const std::string& file) {
+  const char* folder = std::getenv(variable);
+  return std::string(folder != nullptr ? folder : fallback) + "/" + file;
 }
-inline file_handle open_file(const std::filesystem::path& path, const char* mode) {
-  file_handle file(std::fopen(path.string().c_str(), mode));
-  if (!file) emulation::fail("%s: cannot be opened", path.string().c_str());
+inline void make_parents(const std::string& path) {  // <filesystem> would double the time to compile a graph
+  for (std::size_t at = path.find_first_of("/\\", 1); at != std::string::npos; at = path.find_first_of("/\\", at + 1)) {
+#ifdef _WIN32
+    static_cast<void>(_mkdir(path.substr(0, at).c_str()));
+#else
+    static_cast<void>(mkdir(path.substr(0, at).c_str(), 0777));
+#endif
+  }
+}
+inline file_handle open_file(const std::string& path, const char* mode) {
+  file_handle file(std::fopen(path.c_str(), mode));
+  if (!file) emulation::fail("%s: cannot be opened", path.c_str());
   return file;
 }
 
@@ -67,7 +82,7 @@ inline void append_text(std::vector<unsigned char>& bytes, element_type type, co
 }
 
 inline std::vector<unsigned char> read_beats(const plio_node& plio, element_type type) {
-  const std::filesystem::path path = directory("AIE_EMULATION_INPUT_DIR", ".") / plio.file;
+  const std::string path = path_in("AIE_EMULATION_INPUT_DIR", ".", plio.file);
   const file_handle file = open_file(path, "r");
   const unsigned expected = plio.bits / 8 / type.bytes;
   std::vector<unsigned char> bytes;
@@ -77,7 +92,7 @@ inline std::vector<unsigned char> read_beats(const plio_node& plio, element_type
     line.clear();
     while ((c = std::fgetc(file.get())) != EOF && c != '\n') line.push_back(static_cast<char>(c));
     ++number;
-    const std::string where = path.string() + ":" + std::to_string(number);
+    const std::string where = path + ":" + std::to_string(number);
     unsigned elements = 0;
     for (std::size_t at = 0; at < line.size();) {
       token.clear();
@@ -114,20 +129,20 @@ inline void write_element(std::FILE* file, element_type type, const unsigned cha
 }
 
 inline void write_beats(const plio_node& plio, element_type type) {
-  const std::filesystem::path path = directory("AIE_EMULATION_OUTPUT_DIR", "x86simulator_output") / plio.file;
-  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
+  const std::string path = path_in("AIE_EMULATION_OUTPUT_DIR", "x86simulator_output", plio.file);
+  make_parents(path);
   const file_handle file = open_file(path, "w");
   const std::size_t in_line = plio.bits / 8 / type.bytes;
   const std::size_t elements = plio.written.size() / type.bytes;
   if (elements % in_line != 0) {
-    emulation::fail("%s: the last beat is not full (%zu elements, needs a multiple of %zu)", path.string().c_str(),
-                    elements, in_line);
+    emulation::fail("%s: the last beat is not full (%zu elements, needs a multiple of %zu)", path.c_str(), elements,
+                    in_line);
   }
   for (std::size_t i = 0; i < elements; ++i) {
     write_element(file.get(), type, plio.written.data() + i * type.bytes);
     std::fputc((i + 1) % in_line == 0 ? '\n' : ' ', file.get());
   }
-  if (std::ferror(file.get())) emulation::fail("%s: cannot be written", path.string().c_str());
+  if (std::ferror(file.get())) emulation::fail("%s: cannot be written", path.c_str());
 }
 
 }  // namespace detail
