@@ -158,15 +158,23 @@ struct kernel_node {
   virtual ~kernel_node() = default;
   virtual void call() = 0;
 
-  // Each core has control registers of its own, so a mode that one kernel sets is not seen by the next.
+  // Each core has control registers of its own, so a mode that one kernel sets is not seen by the next; what f does is
+  // counted for this kernel and for the thread.
   template <class F>
   void on_core(F f) {
-    std::swap(emulation::state().registers, registers);
-    const emulation::operation_counts before = std::exchange(emulation::counters(), {});
+    struct visit {
+      explicit visit(kernel_node& n) : node(n) { std::swap(emulation::state().registers, node.registers); }
+      visit(const visit&) = delete;
+      visit& operator=(const visit&) = delete;
+      ~visit() {
+        std::swap(emulation::state().registers, node.registers);
+        node.counts += emulation::counters();
+        emulation::counters() += before;
+      }
+      kernel_node& node;
+      emulation::operation_counts before = std::exchange(emulation::counters(), {});
+    } const here(*this);
     f();
-    counts += emulation::counters();
-    emulation::counters() += before;
-    std::swap(emulation::state().registers, registers);
   }
 
   bool is_ready() const {

@@ -26,18 +26,15 @@ vector<T, N> bitwise(const vector<T, N>& a, const vector<T, N>& b, F f) {
   return result;
 }
 
-// Up into an accumulator and down again, so rounding and saturation modes apply (AIE API, shift.hpp).
-template <Integer T, unsigned N>
-vector<T, N> shift_through_accumulator(const vector<T, N>& v, int up, int down) {
-  require_shift(down);
+// Up into an accumulator and down again, so rounding and saturation modes apply (so does the API).
+template <Integer T, unsigned N, class F>
+vector<T, N> shift_lanes(const vector<T, N>& v, int up, int down, F f) {
+  if (up > max_shift || down > max_shift) emulation::fail("shift out of range (%d, needs 0..%d)", up + down, max_shift);
   constexpr unsigned lane_bits = sizeof(T) == 4 ? 64 : 32;
   emulation::count(&emulation::operation_counts::ups, accumulator_operations<lane_bits, N>());
   emulation::count(&emulation::operation_counts::srs, emulation::operations_for(N * type_bits<T>, emulation::alu_bits));
   vector<T, N> result(unset);
-  for (unsigned i = 0; i < N; ++i) {
-    const auto lifted = emulation::int128{v.lanes[i]} * (emulation::int128{1} << up);
-    result.lanes[i] = shift_round_saturate<T>(lifted, down);
-  }
+  for (unsigned i = 0; i < N; ++i) result.lanes[i] = f(v.lanes[i]);
   return result;
 }
 
@@ -64,19 +61,25 @@ vector<T, N> bit_not(const vector<T, N>& v) {
 // Rounds as the rounding mode says: a plain >> under floor alone.
 template <detail::Integer T, unsigned N>
 vector<T, N> downshift(const vector<T, N>& v, unsigned shift) {
-  return detail::shift_through_accumulator(v, 0, static_cast<int>(shift));
+  const int down = static_cast<int>(shift);
+  return detail::shift_lanes(v, 0, down, [down](T lane) { return detail::shift_round_saturate<T>(int64{lane}, down); });
 }
 // Saturates as the saturation mode says.
 template <detail::Integer T, unsigned N>
 vector<T, N> upshift(const vector<T, N>& v, unsigned shift) {
-  emulation::require(shift <= unsigned{detail::max_shift}, "upshift: shift out of range");
-  return detail::shift_through_accumulator(v, static_cast<int>(shift), 0);
+  const int up = static_cast<int>(shift);
+  return detail::shift_lanes(v, up, 0, [up](T lane) {
+    return detail::shift_round_saturate<T>(emulation::int128{lane} * (emulation::int128{1} << up), 0);
+  });
 }
 // Fills with zeros whatever the type's sign. It rounds like downshift, as it goes through the accumulator too.
 template <detail::Integer T, unsigned N>
 vector<T, N> logical_downshift(const vector<T, N>& v, unsigned shift) {
-  const auto bits = v.template cast_to<std::make_unsigned_t<T>>();
-  return detail::shift_through_accumulator(bits, 0, static_cast<int>(shift)).template cast_to<T>();
+  const int down = static_cast<int>(shift);
+  return detail::shift_lanes(v, 0, down, [down](T lane) {
+    using U = std::make_unsigned_t<T>;
+    return static_cast<T>(detail::shift_round_saturate<U>(int64{static_cast<U>(lane)}, down));
+  });
 }
 
 }  // namespace aie
