@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,14 +25,15 @@ def test_api_does_what_its_guide_says(arch: int, tmp_path: Path) -> None:
 def test_graphs_do_what_their_guide_says(arch: int, tmp_path: Path) -> None:
     program = compile_program(SOURCES / "graph_test.cpp", tmp_path / "test", arch, *WARNINGS)
     assert ", 0 failures" in run_program(program, folder=tmp_path).stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    expected = {"source": "kernel.cpp", "column": 3, "row": 1, "runs": 2, "load": 2, "store": 2, "multiply": 0}
+    assert [expected] == [{name: kernel[name] for name in expected} for kernel in report]
 
 
 @slow
 @pytest.mark.parametrize("test", ["api_test.cpp", "graph_test.cpp"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_headers_are_clean_under_sanitizers_and_clang(test: str, arch: int, tmp_path: Path) -> None:
-    import shutil
-
     clang = shutil.which("clang++") or shutil.which("clang++-14")
     sanitized = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     for cxx, flags in ((compiler(), (*sanitized, "-O1")), (clang, ())):
@@ -76,8 +79,6 @@ def test_wrapping_accumulator_is_an_error_when_trapped(tmp_path: Path) -> None:
         }
         """
     )
-    program = compile_program(source, tmp_path / "wrap", 20)
-    assert run_program(program, folder=tmp_path, check=False).returncode == 0
     program = compile_program(source, tmp_path / "wrap", 20, "-DAIE_EMULATION_TRAP=1")
     result = run_program(program, folder=tmp_path, check=False)
     assert result.returncode != 0
@@ -98,49 +99,6 @@ def test_seed_decides_what_undefined_values_are(tmp_path: Path) -> None:
     program = compile_program(source, tmp_path / "undefined", 20)
     said = [run_program(program, folder=tmp_path, AIE_EMULATION_SEED=seed).stdout for seed in (1, 2, 2)]
     assert said[0] != said[1] == said[2]
-
-
-def test_report_tells_what_each_kernel_did(tmp_path: Path) -> None:
-    import json
-
-    source = tmp_path / "graph.cpp"
-    source.write_text(
-        """#include <adf.h>
-        #include <aie_api/aie.hpp>
-        void copy(adf::input_buffer<int8>& in, adf::output_buffer<int8>& out) {
-          aie::store_v(out.data(), aie::load_v<32>(in.data()));
-        }
-        struct top : adf::graph {
-          adf::input_plio in = adf::input_plio::create("in", adf::plio_32_bits, "in.txt");
-          adf::output_plio out = adf::output_plio::create("out", adf::plio_32_bits, "out.txt");
-          adf::kernel k = adf::kernel::create(copy);
-          top() {
-            adf::source(k) = "copy.cpp";
-            adf::runtime<adf::ratio>(k) = 0.9;
-            adf::location<adf::kernel>(k) = adf::tile(7, 2);
-            adf::dimensions(k.in[0]) = {32};
-            adf::dimensions(k.out[0]) = {32};
-            adf::connect(in.out[0], k.in[0]);
-            adf::connect(k.out[0], out.in[0]);
-          }
-        } graph;
-        int main() { graph.init(); graph.run(2); graph.end(); }
-        """
-    )
-    (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs" / "in.txt").write_text("1 -2 3 -4\n" * 16)
-    program = compile_program(source, tmp_path / "graph", 20)
-    run_program(
-        program,
-        folder=tmp_path,
-        AIE_EMULATION_INPUT_DIR="inputs",
-        AIE_EMULATION_OUTPUT_DIR="results",
-        AIE_EMULATION_REPORT="report.json",
-    )
-    assert (tmp_path / "results" / "out.txt").read_text() == "1 -2 3 -4\n" * 16
-    (kernel,) = json.loads((tmp_path / "report.json").read_text())
-    expected = {"source": "copy.cpp", "column": 7, "row": 2, "runs": 2, "load": 2, "store": 2, "multiply": 0}
-    assert expected.items() <= kernel.items()
 
 
 def test_include_dir_holds_the_public_headers() -> None:

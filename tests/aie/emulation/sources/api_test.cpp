@@ -252,6 +252,7 @@ TEST(max_and_min_respect_the_sign) {
 TEST(neg_and_abs_keep_the_lowest_value) {
   CHECK(equal(aie::neg(repeat<int8, 16>({5, -128})), repeat<int8, 16>({-5, -128})));
   CHECK(equal(aie::abs(repeat<int8, 16>({-5, 7, -128})), repeat<int8, 16>({5, 7, -128})));
+  CHECK(equal(aie::abs(repeat<uint8, 16>({200})), repeat<uint8, 16>({200})));
 }
 template <class A, class B>
 concept has_min = requires(A a, B b) { aie::min(a, b); };
@@ -437,6 +438,7 @@ TEST(shuffles_rotate_fill_and_replicate) {
   CHECK(lanes_are(aie::shuffle_up_rotate(v, 3), [](int i) { return (i + 13) % 16; }));
   CHECK(lanes_are(aie::shuffle_down_fill(v, fill, 3), [](int i) { return i < 13 ? i + 3 : 100 + i - 13; }));
   CHECK(lanes_are(aie::shuffle_up_fill(v, fill, 3), [](int i) { return i < 3 ? 113 + i : i - 3; }));
+  CHECK(equal(aie::shuffle_up_rotate(v, 16), v) && fails([&] { aie::shuffle_down_fill(v, fill, 16); }));
   CHECK(lanes_are(aie::shuffle_down_replicate(v, 3), [](int i) { return i < 13 ? i + 3 : 15; }));
   CHECK(lanes_are(aie::shuffle_up_replicate(v, 3), [](int i) { return i < 3 ? 0 : i - 3; }));
 }
@@ -575,6 +577,8 @@ TEST(operations_are_counted_by_slot) {
   CHECK(emulation::counters().multiply == (first_generation ? 4 : 2));
   aie::store_v(memory, a.to_vector<int8>());
   CHECK(emulation::counters().srs == 1 && emulation::counters().store == before.load && emulation::counters().pad == 0);
+  aie::mul(ramp<int32, 32>(), ramp<int16, 32>());
+  CHECK(emulation::counters().multiply == (first_generation ? 6 : __AIE_ARCH__ == 20 ? 4 : 3));
   aie::mul(v, v);
   CHECK(emulation::counters().pad == (first_generation ? 0 : __AIE_ARCH__ == 20 ? 2 : 1));
   CHECK(v.get(0) == 0 && emulation::counters().lane == 1 && clb(1) == 31 && emulation::counters().scalar == 1);

@@ -53,6 +53,9 @@ static void write_before(adf::input_buffer<int8>& in, adf::output_buffer<int8>&)
 static void write_half(adf::input_buffer<int8>&, adf::output_buffer<int8>& out) {
   for (std::size_t i = 0; i < out.size() / 2; ++i) out.data()[i] = 1;
 }
+static void load_parameters(adf::input_buffer<int8>&, adf::output_buffer<int8>&, const int32 (&parameters)[4]) {
+  aie::load_v<4>(parameters);
+}
 static void set_ceil(adf::input_buffer<int8>&, adf::output_buffer<int8>& out) {
   aie::set_rounding(aie::rounding_mode::ceil);
   for (std::size_t i = 0; i < out.size(); ++i) out.data()[i] = 0;
@@ -227,8 +230,8 @@ TEST(buffers_are_undefined_before_the_kernel_writes) {
   CHECK(text.find(text.substr(16, 16), 17) == std::string::npos);
 }
 TEST(buffers_are_aligned_no_better_than_promised) {
-  const adf::detail::guarded_memory memory(100);
-  const auto address = reinterpret_cast<std::uintptr_t>(const_cast<adf::detail::guarded_memory&>(memory).data());
+  emulation::guarded_memory memory(100);
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
   CHECK(address % aie::vector_decl_align == 0 && address % (2 * aie::vector_decl_align) != 0);
 }
 TEST(operations_are_counted_a_kernel) {
@@ -242,6 +245,22 @@ TEST(operations_are_counted_a_kernel) {
   graph.end();
 }
 
+TEST(environment_names_folders_and_report) {
+  setenv("AIE_EMULATION_INPUT_DIR", "inputs", 1);
+  setenv("AIE_EMULATION_OUTPUT_DIR", "results", 1);
+  setenv("AIE_EMULATION_REPORT", "report.json", 1);  // read by the test's caller
+  adf::detail::make_parents("inputs/in.txt");
+  write_file("inputs/in.txt", beats(4, 8));
+  single graph(adf::kernel::create(copy), 0);
+  graph.init();
+  graph.run(2);
+  graph.end();
+  CHECK(read_file("results/out.txt") == beats(4, 8));
+  for (const char* name : {"AIE_EMULATION_INPUT_DIR", "AIE_EMULATION_OUTPUT_DIR", "AIE_EMULATION_REPORT"}) {
+    unsetenv(name);
+  }
+}
+
 // --------------------------------------------------------------- what must not be
 TEST(kernel_must_not_write_outside_of_its_buffers) {
   write_file("in.txt", beats(2, 8));
@@ -250,6 +269,28 @@ TEST(kernel_must_not_write_outside_of_its_buffers) {
     graph->init();
     CHECK(fails([&graph] { graph->run(1); }));
   }
+}
+TEST(errors_name_the_kernel_and_its_tile) {
+  write_file("in.txt", beats(4, 8));
+  const auto graph = make(write_behind);
+  graph->init();
+  const std::string expected =
+      "AIE emulation: kernel.cpp on tile (3, 1), run 0: a kernel wrote outside of its output buffer";
+  try {
+    graph->run(1);
+    CHECK(false);
+  } catch (const emulation::error& e) {
+    CHECK(e.what() == expected);
+  }
+}
+TEST(parameters_are_aligned_as_their_elements) {
+  write_file("in.txt", beats(2, 8));
+  single graph(adf::kernel::create(load_parameters));
+  adf::connect<adf::parameter>(graph.parameters, adf::async(graph.k.in[1]));
+  const int32 parameters[4] = {};
+  graph.init();
+  graph.update(graph.parameters, parameters, 4);
+  CHECK(fails([&graph] { graph.run(1); }));
 }
 TEST(graph_needs_parameters_of_the_right_size_and_type) {
   write_file("in.txt", beats(2, 8));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "../emulation/counters.hpp"
+#include "../emulation/guarded_memory.hpp"
 #include "buffer.hpp"
 #include "endpoint.hpp"
 #include "stream.hpp"
@@ -32,7 +33,7 @@ struct argument<input_buffer<T, Config...>&> {
   input_buffer<T, Config...>& value() { return buffer; }
   void finish(endpoint&) { emulation::require(memory.is_intact(), "a kernel wrote outside of its input buffer"); }
 
-  guarded_memory memory;
+  emulation::guarded_memory memory;
   input_buffer<T, Config...> buffer;
 };
 
@@ -52,7 +53,7 @@ struct argument<output_buffer<T, Config...>&> {
     end.produce(memory.data(), memory.size());
   }
 
-  guarded_memory memory;
+  emulation::guarded_memory memory;
   output_buffer<T, Config...> buffer;
 };
 
@@ -82,14 +83,14 @@ struct argument<output_stream<T>*> {
   output_stream<T> stream;
 };
 
-// Run-time parameters. The copy is aligned as the tile's memory is, for kernels that load it as a vector.
+// Run-time parameters lie where their elements may lie: nothing promises that an array can be loaded as a vector.
 template <class T, std::size_t N>
 struct parameter_copy {
-  explicit parameter_copy(const endpoint& end) : memory(N * sizeof(T)) {
-    std::memcpy(memory.data(), end.parameter.data(), N * sizeof(T));
+  explicit parameter_copy(const endpoint& end) : memory((N + 1) * sizeof(T)) {
+    std::memcpy(data(), end.parameter.data(), N * sizeof(T));
   }
-  T* data() { return reinterpret_cast<T*>(memory.data()); }
-  guarded_memory memory;
+  T* data() { return reinterpret_cast<T*>(memory.data()) + 1; }
+  emulation::guarded_memory memory;
 };
 template <class T, std::size_t N>
 void describe_parameter(endpoint& end) {
@@ -196,7 +197,11 @@ struct kernel_node {
       }
       if (!end.is_async) end.is_parameter_set = false;  // a synchronous parameter serves one run
     }
-    on_core([this] { call(); });
+    try {
+      on_core([this] { call(); });
+    } catch (const emulation::error& e) {
+      emulation::fail("%s on tile (%d, %d), run %lu: %s", name(), column, row, runs, e.reason());
+    }
     ++runs;
   }
 

@@ -77,7 +77,8 @@ vector<T, N> neg(const vector<T, N>& v) {
 }
 template <class T, unsigned N>
 vector<T, N> abs(const vector<T, N>& v) {
-  return detail::map(v, [](T x) { return x < T{0} ? detail::sub_lane<T>(T{0}, x) : x; });
+  return detail::map(
+      v, [](T x) { return detail::max_lane<T>(x, std::is_signed_v<T> ? detail::sub_lane<T>(T{0}, x) : x); });
 }
 
 #define AIE_EMULATION_WITH_SCALAR(name)                  \

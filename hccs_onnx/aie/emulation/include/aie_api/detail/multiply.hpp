@@ -13,20 +13,24 @@ inline constexpr unsigned macs_8x8 = is_aie ? 128 : is_ml_v2 ? 512 : 256;
 template <class A, class B>
 inline constexpr unsigned macs = macs_8x8 / (sizeof(A) * sizeof(B));
 
-// Lanes of an elementwise product a cycle: at most as many as the accumulator register of one instruction has.
-template <class A, class B>
+// Lanes of an elementwise product a cycle: bounded by the multipliers, by the accumulator register that one instruction
+// writes and, on XDNA 2 and AIE-MLv2, by the instructions there are (mul_elem_64 for 8 x 8 bits, else mul_elem_32).
+template <AccumTag Tag, class A, class B>
 inline constexpr unsigned elementwise_lanes = [] {
-  constexpr unsigned widest = is_aie ? 16 : is_ml_v2 ? 64 : 32;
-  constexpr unsigned native = sizeof(A) + sizeof(B) <= 2 ? widest : is_aie ? 16 : 32;
-  return native < macs<A, B> ? native : macs<A, B>;
+  constexpr unsigned register_bits = is_aie ? 768 : is_ml_v2 ? 2048 : 1024;
+  constexpr unsigned by_register = std::bit_floor(register_bits / accumulator_bits<Tag>);
+  constexpr unsigned by_instruction = sizeof(A) + sizeof(B) == 2 ? 64 : 32;
+  constexpr unsigned fewer = by_register < by_instruction ? by_register : by_instruction;
+  return fewer < macs<A, B> ? fewer : macs<A, B>;
 }();
 
-template <class A, class B, unsigned N>
+template <AccumTag Tag, class A, class B, unsigned N>
 void count_multiply() {
-  emulation::count(&emulation::operation_counts::multiply, emulation::operations_for(N, elementwise_lanes<A, B>));
+  constexpr unsigned operations = emulation::operations_for(N, elementwise_lanes<Tag, A, B>);
+  emulation::count(&emulation::operation_counts::multiply, operations);
   // Elementwise int8 products use the two-deep multiplier: the first operand is interleaved with zeros.
   if constexpr (!is_aie && sizeof(A) == 1 && sizeof(B) == 1) {
-    emulation::count(&emulation::operation_counts::pad, emulation::operations_for(N, elementwise_lanes<A, B>));
+    emulation::count(&emulation::operation_counts::pad, operations);
   }
 }
 
@@ -35,7 +39,7 @@ accum<Tag, N> multiply(const vector<A, N>& a, const vector<B, N>& b, F combine) 
   static_assert(has_product<A, B>, "8 by 32 bits cannot be multiplied");
   constexpr unsigned bits = accumulator_bits<Tag>;
   using wide = std::conditional_t<sizeof(A) + sizeof(B) == 8, emulation::int128, wide_type<bits>>;
-  count_multiply<A, B, N>();
+  count_multiply<Tag, A, B, N>();
   accum<Tag, N> result(unset);
   for (unsigned i = 0; i < N; ++i) result.lanes[i] = wrap<bits>(wide{combine(i, wide{a.lanes[i]} * wide{b.lanes[i]})});
   return result;

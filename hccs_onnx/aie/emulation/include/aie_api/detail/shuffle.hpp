@@ -9,9 +9,22 @@ namespace aie {
 
 namespace detail {
 
-template <unsigned N>
-void require_distance(unsigned n) {
-  if (n > N) emulation::fail("shuffle: distance out of range (%u, needs 0..%u)", n, N);
+inline void require_distance(unsigned n, unsigned most) {
+  if (n > most) emulation::fail("shuffle: distance out of range (%u, needs 0..%u)", n, most);
+}
+template <class T, unsigned N>
+vector<T, N> move_down(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
+  count_move<T, N>();
+  vector<T, N> result(unset);
+  for (unsigned i = 0; i < N; ++i) result.lanes[i] = i + n < N ? v.lanes[i + n] : fill.lanes[i + n - N];
+  return result;
+}
+template <class T, unsigned N>
+vector<T, N> move_up(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
+  count_move<T, N>();
+  vector<T, N> result(unset);
+  for (unsigned i = 0; i < N; ++i) result.lanes[i] = i >= n ? v.lanes[i - n] : fill.lanes[i + N - n];
+  return result;
 }
 template <unsigned N>
 void require_chunk(unsigned chunk) {
@@ -30,39 +43,38 @@ vector<T, N> permute(const vector<T, N>& v, F from) {
 
 }  // namespace detail
 
-// The lanes that nothing moves into come from fill: its first lanes (down) or its last (up).
+// The lanes that nothing moves into come from fill: its first lanes (down) or its last (up). Not for n == N, where the
+// API gives v or fill, as the compiler knows n or not.
 template <class T, unsigned N>
 vector<T, N> shuffle_down_fill(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
-  detail::require_distance<N>(n);
-  detail::count_move<T, N>();
-  vector<T, N> result(detail::unset);
-  for (unsigned i = 0; i < N; ++i) result.lanes[i] = i + n < N ? v.lanes[i + n] : fill.lanes[i + n - N];
-  return result;
+  detail::require_distance(n, N - 1);
+  return detail::move_down(v, fill, n);
 }
 template <class T, unsigned N>
 vector<T, N> shuffle_up_fill(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
-  detail::require_distance<N>(n);
-  detail::count_move<T, N>();
-  vector<T, N> result(detail::unset);
-  for (unsigned i = 0; i < N; ++i) result.lanes[i] = i >= n ? v.lanes[i - n] : fill.lanes[i + N - n];
-  return result;
+  detail::require_distance(n, N - 1);
+  return detail::move_up(v, fill, n);
 }
 // The same with undefined lanes in their place.
 template <class T, unsigned N>
 vector<T, N> shuffle_down(const vector<T, N>& v, unsigned n) {
-  return shuffle_down_fill(v, vector<T, N>(), n);
+  detail::require_distance(n, N);
+  return detail::move_down(v, vector<T, N>(), n);
 }
 template <class T, unsigned N>
 vector<T, N> shuffle_up(const vector<T, N>& v, unsigned n) {
-  return shuffle_up_fill(v, vector<T, N>(), n);
+  detail::require_distance(n, N);
+  return detail::move_up(v, vector<T, N>(), n);
 }
 template <class T, unsigned N>
 vector<T, N> shuffle_down_rotate(const vector<T, N>& v, unsigned n) {
-  return shuffle_down_fill(v, v, n);
+  detail::require_distance(n, N);
+  return detail::move_down(v, v, n);
 }
 template <class T, unsigned N>
 vector<T, N> shuffle_up_rotate(const vector<T, N>& v, unsigned n) {
-  return shuffle_up_fill(v, v, n);
+  detail::require_distance(n, N);
+  return detail::move_up(v, v, n);
 }
 template <class T, unsigned N>
 vector<T, N> shuffle_down_replicate(const vector<T, N>& v, unsigned n) {
