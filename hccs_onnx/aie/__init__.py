@@ -1,1 +1,3 @@
-"""AI Engine back end: from a rewritten model to kernels, graphs and proofs that need no vendor tools."""
+"""AMD Versal AI Engines: kernels, projects, host emulation and hand-off to real compile flows."""
+
+from __future__ import annotations

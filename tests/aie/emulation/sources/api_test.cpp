@@ -136,8 +136,7 @@ TEST(accumulator_wraps_at_its_width) {
   aie::accum<acc32, 8> a(repeat<int32, 8>({2147483647}));
   const auto v = repeat<int16, 8>({1});
   a = aie::mac(a, v, v);
-  const int64 expected = first_generation ? 2147483648LL : -2147483648LL;
-  CHECK(lanes_are(a, [expected](int) { return expected; }));
+  CHECK(lanes_are(a, [](int) { return first_generation ? 2147483648LL : -2147483648LL; }));
   CHECK(emulation::state().wraps == (first_generation ? 0 : 8));
 }
 TEST(accumulator_is_undefined_when_default_constructed) {

@@ -60,7 +60,7 @@ class accum {
     emulation::poison(lanes.data(), sizeof lanes);
     for (auto& lane : lanes) lane >>= sizeof lane * 8 - lane_bits;
   }
-  explicit accum(detail::unset_t) {}
+  explicit accum(detail::unset_t) : lanes{} {}
   template <class Other>
     requires(detail::accumulator_bits<Other> == lane_bits)
   accum(const accum<Other, N>& other) : lanes(other.lanes) {}

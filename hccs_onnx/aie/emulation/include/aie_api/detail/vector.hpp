@@ -17,7 +17,7 @@ class vector;
 
 namespace detail {
 
-// For results whose every lane is about to be written.
+// For results whose every lane is about to be written: no poison, which would take longer than the operation.
 struct unset_t {};
 inline constexpr unset_t unset{};
 
@@ -89,7 +89,7 @@ class vector {
   static constexpr bool is_real() { return true; }
 
   vector() { emulation::poison(lanes.data(), sizeof lanes); }  // undefined on the device
-  explicit vector(detail::unset_t) {}
+  explicit vector(detail::unset_t) : lanes{} {}
   template <class... Values>
     requires(sizeof...(Values) + 1 == N)
   explicit vector(T first, Values... rest) : lanes{first, static_cast<T>(rest)...} {
