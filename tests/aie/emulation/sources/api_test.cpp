@@ -572,6 +572,8 @@ TEST(operations_are_counted_by_slot) {
   aie::vector<int16, 64> w = v.unpack();
   w = aie::max(w, w);
   CHECK(emulation::counters().move == before.move + 4);
+  w = aie::max(w, int16{0});
+  CHECK(emulation::counters().broadcast == 2 && emulation::counters().move == before.move + 6);
   const auto a = aie::mul(w, w);
   CHECK(emulation::counters().multiply == (first_generation ? 4 : 2));
   aie::store_v(memory, a.to_vector<int8>());

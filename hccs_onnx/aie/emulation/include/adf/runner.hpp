@@ -138,17 +138,12 @@ inline void graph::write_report() const {
   std::fputs("[", file.get());
   const char* separator = "\n";
   for (const auto& k : kernels_) {
-    const emulation::operation_counts& c = k->counts;
-    std::fprintf(
-        file.get(),
-        "%s  {\"source\": \"%s\", \"column\": %d, \"row\": %d, \"runs\": %lu, \"load\": %llu, \"store\": %llu, "
-        "\"move\": %llu, \"multiply\": %llu, \"srs\": %llu, \"ups\": %llu, \"lane\": %llu, \"scalar\": %llu, "
-        "\"pad\": %llu}",
-        separator, k->source.c_str(), k->column, k->row, k->runs, static_cast<unsigned long long>(c.load),
-        static_cast<unsigned long long>(c.store), static_cast<unsigned long long>(c.move),
-        static_cast<unsigned long long>(c.multiply), static_cast<unsigned long long>(c.srs),
-        static_cast<unsigned long long>(c.ups), static_cast<unsigned long long>(c.lane),
-        static_cast<unsigned long long>(c.scalar), static_cast<unsigned long long>(c.pad));
+    std::fprintf(file.get(), "%s  {\"source\": \"%s\", \"column\": %d, \"row\": %d, \"runs\": %lu", separator,
+                 k->source.c_str(), k->column, k->row, k->runs);
+    k->counts.each([&file](const char* name, unsigned long long operations) {
+      std::fprintf(file.get(), ", \"%s\": %llu", name, operations);
+    });
+    std::fputs("}", file.get());
     separator = ",\n";
   }
   std::fputs("\n]\n", file.get());
