@@ -42,4 +42,7 @@ inline constexpr int arch = __AIE_ARCH__;
 inline constexpr bool is_aie = arch == 10;                  // the first generation; the others are called ML here
 inline constexpr bool is_ml_v2 = arch == 21 || arch == 22;  // 512-bit loads, twice the multipliers
 
+// Bytes to which the widest memory access has to be aligned.
+inline constexpr unsigned memory_alignment = is_aie ? 16 : is_ml_v2 ? 64 : 32;
+
 }  // namespace emulation

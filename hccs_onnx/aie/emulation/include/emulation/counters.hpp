@@ -1,8 +1,8 @@
 // Operations by the kind that decides their issue slot, counted for this thread.
 //
-// A count is of machine operations: one 1024-bit maximum counts two moves where the vector unit is 512 bits wide.
-// Widths are those of mac_lanes() and the constants below; they follow AM020 and the open LLVM back end's instruction
-// tables. What the compiler hoists out of a loop, merges (vlda.ups, vst.srs) or schedules cannot be seen here.
+// A count is of machine operations: one 1024-bit maximum counts two moves where the vector unit is 512 bits wide. The
+// widths below and in aie_api/detail/multiply.hpp follow AM020 and the open LLVM back end's instruction tables. What
+// the compiler hoists out of a loop, merges (vlda.ups, vst.srs) or schedules cannot be seen here.
 #pragma once
 
 #include <cstdint>
