@@ -33,7 +33,7 @@
 #define AIE_EMULATION_COUNT 1
 #endif
 #ifndef AIE_EMULATION_INV_NOISE
-#define AIE_EMULATION_INV_NOISE 64
+#define AIE_EMULATION_INV_NOISE 4096
 #endif
 
 namespace emulation {
