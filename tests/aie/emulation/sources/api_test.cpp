@@ -580,6 +580,8 @@ TEST(floats_convert_by_powers_of_two) {
 TEST(clb_counts_leading_sign_bits) {
   CHECK(clb(1) == 31 && clb(0) == 32 && clb(-1) == 32 && clb(-2) == 31 && clb(255) == 24 && clb(2147483647) == 1);
   CHECK(clb(0x80000000u) == 0 && clb(1u) == 31);
+  event0();
+  event1();
 }
 
 // ------------------------------------------------------ operation counters
