@@ -547,10 +547,13 @@ TEST(iterators_step_by_vectors) {
   auto copy = aie::begin_vector<16>(memory);
   copy[3] = *aie::begin_vector<16>(memory);
   CHECK(memory[48] == 0 && memory[63] == 15);
+  CHECK(equal(*aie::cbegin_restrict_vector<16>(memory + 16), ramp<int16, 16>(16)));
   auto around = aie::cbegin_vector_circular<16, 32>(memory);
   ++around;
-  ++around;
-  CHECK(equal(*around, ramp<int16, 16>()));
+  CHECK(equal(*around++, ramp<int16, 16>(16)) && equal(*around, ramp<int16, 16>()));
+  auto write_around = aie::begin_vector_circular<16, 32>(memory);
+  for (int i = 0; i < 3; ++i) *write_around++ = ramp<int16, 16>(i);
+  CHECK(memory[0] == 2 && memory[16] == 1 && memory[32] == 32);
 }
 
 // ------------------------------------------------------ floating point [api: Floating-point Conversion]

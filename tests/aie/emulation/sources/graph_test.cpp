@@ -94,13 +94,18 @@ class single : public adf::graph {
     adf::runtime<adf::ratio>(k) = 0.9;
     adf::location<adf::kernel>(k) = adf::tile(3, 1);
     adf::location<adf::stack>(k) = adf::bank(3, 1, 2);
+    adf::location<adf::PLIO>(in_) = adf::shim(3);
+    adf::location<adf::PLIO>(out_) = adf::shim(4, 1);
+    adf::headers(k) = {"kernel.h"};
     adf::stack_size(k) = 2048;
+    adf::heap_size(k) = 1024;
     adf::connect(in_.out[0], k.in[0]);
     adf::connect(k.out[0], out_.in[0]);
     if (samples != 0) {
       adf::dimensions(k.in[0]) = {samples};
       adf::dimensions(k.out[0]) = {samples / 2, 2};
       adf::location<adf::buffer>(k.in[0]) = {adf::bank(3, 1, 0), adf::bank(3, 1, 1)};
+      adf::single_buffer(k.out[0]);
     }
   }
 
@@ -113,7 +118,7 @@ static std::unique_ptr<single> make(void (*kernel)(adf::input_buffer<int8>&, adf
 }
 static std::unique_ptr<single> make_with_parameters(bool asynchronous = true) {
   auto graph = std::make_unique<single>(adf::kernel::create(add_parameters));
-  if (asynchronous) adf::async(graph->k.in[1]);
+  asynchronous ? adf::async(graph->k.in[1]) : adf::sync(graph->k.in[1]);
   adf::connect<adf::parameter> net(graph->parameters, graph->k.in[1]);
   return graph;
 }
@@ -208,6 +213,7 @@ TEST(graph_runs_kernel_objects_and_constructs_them_on_their_core) {
 }
 TEST(graph_runs_stream_kernels) {
   write_file("in.txt", "1 2\n3 4\n\n5 6 TLAST\nT 120 ns\n7 8\n");
+  CHECK(std::is_same_v<adf::input_stream<int32>, input_stream<int32>>);
   single graph(adf::kernel::create(sum_pairs), 0);
   graph.init();
   graph.run(2);

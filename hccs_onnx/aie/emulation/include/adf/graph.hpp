@@ -78,9 +78,6 @@ port<D>& sync(port<D>& p) {
 // Kinds of connections; the ports decide, the name is for the reader.
 struct stream {};
 struct parameter {};
-struct cascade {};
-template <unsigned Bytes = 0, unsigned Margin = 0>
-struct window {};
 
 template <class...>
 class connect {
@@ -153,9 +150,6 @@ inline std::string& source(kernel& k) {
 }
 inline std::vector<std::string>& headers(kernel& k) {
   return k.node->headers;
-}
-inline std::string& initialization_function(kernel& k) {
-  return k.node->initialization;
 }
 template <class Unit>
 double& runtime(kernel& k) {

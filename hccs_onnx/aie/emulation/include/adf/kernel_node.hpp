@@ -154,7 +154,6 @@ struct kernel_node {
 
   std::string source;
   std::vector<std::string> headers;
-  std::string initialization;
   double runtime_ratio = 0;
   unsigned repetitions = 1;
   unsigned stack_bytes = 0, heap_bytes = 0;
