@@ -46,7 +46,7 @@ aie::vector<int32, 16> divide_narrow(const aie::vector<int32, 16>& remainder, co
 // 32 quotients; `narrow` says that z < 2^15.
 template <bool Ones>
 aie::vector<int32, 32> divide(const aie::vector<int32, 32>& remainder, const aie::vector<int32, 32>& z, unsigned steps,
-                              bool narrow) {
+                              [[maybe_unused]] bool narrow) {
   const auto r0 = remainder.template extract<16>(0), r1 = remainder.template extract<16>(1);
   const auto z0 = z.template extract<16>(0), z1 = z.template extract<16>(1);
 #if __AIE_ARCH__ != 10

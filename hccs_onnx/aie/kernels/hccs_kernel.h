@@ -32,6 +32,7 @@ void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32
   aie::set_saturation(aie::saturation_mode::saturate);
 
   Band<S> band;
+  static_assert(sizeof(Band<S>) + 6 * band_lanes <= working_bytes<N, ROWS, Masked>(), "and norm's two arrays");
   fill_columns(band.unit_columns, 1);
   const int8* __restrict in = x.data();
   Out* __restrict out = y.data();

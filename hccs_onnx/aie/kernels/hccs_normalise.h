@@ -6,7 +6,7 @@
 
 namespace hccs {
 
-constexpr int log2_floor(int32 value) { return 31 - clb(value); }  // of value >= 1
+inline int log2_floor(int32 value) { return 31 - clb(value); }  // of value >= 1
 
 // What decides how sums are inverted, the same for all rows of a head.
 struct SumRange {
@@ -32,7 +32,7 @@ void reciprocals_div(const SumRange& range, Band<S>& band) {
   for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED { band.shift[row] = is_uint8 ? 15 : 0; }
 }
 
-// clb: as div, by the power of two at or below Z. 
+// clb: as div, by the power of two at or below Z.
 template <class Out, class S>
 void reciprocals_clb(Band<S>& band) {
   constexpr bool is_uint8 = sizeof(Out) == 1;
