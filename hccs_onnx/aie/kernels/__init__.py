@@ -17,7 +17,7 @@ HEADERS = (
 """Names of all headers of the kernels."""
 
 _LANES = 32
-_FIXED_BYTES = 2 * 8 * 64 + 64 + 4 * _LANES * 2 + 5 * _LANES * 4  # two sets of matrices, a spare line, a lane a row
+_FIXED_BYTES = 2 * 8 * 64 + 64 + 5 * _LANES * 2 + 5 * _LANES * 4  # two sets of matrices, a spare line, a lane a row
 _SCRATCH_LIMIT = {10: 4096}
 _SCRATCH_LIMIT_ML = 8192
 
@@ -44,7 +44,7 @@ def padded_columns(n: int) -> int:
     return (n + 31) // 32 * 32
 
 
-def working_bytes(n: int, *, masked: bool, arch: int = 20) -> int:
+def working_bytes(n: int, rows: int, *, masked: bool, arch: int = 20) -> int:
     """Bytes of stack that ``hccs::softmax`` needs for its arrays; ``hccs::working_bytes`` in C++.
 
     Give the kernel 1 KiB more for what the compiler spills. ``hccs::softmax_reference`` needs none.
@@ -53,6 +53,8 @@ def working_bytes(n: int, *, masked: bool, arch: int = 20) -> int:
     ----------
     n : int
         Row length, >= 1.
+    rows : int
+        Rows a head, >= 1.
     masked : bool
         Whether the kernel has the mask.
     arch : int
@@ -60,11 +62,11 @@ def working_bytes(n: int, *, masked: bool, arch: int = 20) -> int:
 
     Examples
     --------
-    >>> working_bytes(128, masked=False)
-    6080
+    >>> working_bytes(128, 32, masked=False)
+    6144
     """
     stride = (padded_columns(n) + 63) // 64 * 64
-    rows = _LANES
-    while rows > 1 and rows * stride > _SCRATCH_LIMIT.get(arch, _SCRATCH_LIMIT_ML):
-        rows //= 2
-    return rows * stride * (2 if masked else 1) + _FIXED_BYTES
+    band = _LANES
+    while band > 1 and band * stride > _SCRATCH_LIMIT.get(arch, _SCRATCH_LIMIT_ML):
+        band //= 2
+    return min(band, rows) * stride * (2 if masked else 1) + _FIXED_BYTES

@@ -98,32 +98,25 @@ void reciprocals(const SumRange& range, Band<S>& band) {
   }
 }
 
-// Outputs of `count` rows, 32 at a time: score = floor + S * (clipped - low), 0 where not visible; y = score * rho >> shift.
-// The accumulator starts with what is the same in the whole row, so a score takes one multiplication, or two with a mask:
-// visible + 128 is 1 or 0.
+// Outputs of `count` rows, 32 at a time: score = (B - S * Dmax) + S * (clipped - start), 0 where not visible, then
+// y = score * rho >> shift. The accumulator starts with what is the same in the whole row.
 template <class Out, class S>
 void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __restrict out) {
   using Lanes = aie::vector<int16, 32>;
-  const Lanes slope = aie::broadcast<int16, 32>(int16(head.S)), visible_unit = aie::broadcast<int16, 32>(128);
+  const Lanes slope = aie::broadcast<int16, 32>(int16(head.S));
+  const aie::accum<accumulator, 32> floor(aie::broadcast<int16, 32>(int16(head.floor())));
   constexpr unsigned vectors = S::columns / 32;
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
       const int8* __restrict clipped = band.clipped + row * S::stride;
       const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
-      const Lanes low = aie::broadcast<int16, 32>(band.low[row]), floor = aie::broadcast<int16, 32>(band.floor[row]);
       const Lanes rho = aie::broadcast<int16, 32>(int16(band.rho[row]));
       const int shift = band.shift[row];
-      aie::accum<accumulator, 32> constant;
-      if constexpr (S::masked) {
-        constant = aie::msc(aie::mul<accumulator>(floor, visible_unit), low, slope);
-      } else {
-        constant = aie::msc(aie::accum<accumulator, 32>(floor), low, slope);
-      }
+      const aie::accum<accumulator, 32> constant = aie::msc(floor, aie::broadcast<int16, 32>(band.start[row]), slope);
       for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
           const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
-          aie::accum<accumulator, 32> score = aie::mac(constant, code, slope);
-          if constexpr (S::masked) score = aie::mac(score, aie::unpack(aie::load_v<32>(visible + 32 * vector)), floor);
-          aie::vector<Out, 32> y =
-              aie::mul<accumulator>(score.template to_vector<int16>(0), rho).template to_vector<Out>(shift);
+          Lanes score = aie::mac(constant, code, slope).template to_vector<int16>(0);
+          if constexpr (S::masked) score = aie::bit_and(score, aie::unpack(aie::load_v<32>(visible + 32 * vector)));
+          aie::vector<Out, 32> y = aie::mul<accumulator>(score, rho).template to_vector<Out>(shift);
           if constexpr (!S::masked && S::padding != 0) {
             if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
           }

@@ -96,7 +96,7 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
         if (whole) sum.mac(values.template extract<32>(1), slope_column);
         if constexpr (S::masked) {
           const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
-          const aie::vector<int8, 64> seen = aie::min(codes, int8(mask_code + 1));
+          const aie::vector<int8, 64> seen = aie::sub(int8(mask_code), aie::min(codes, int8(mask_code + 1)));
           aie::store_v(band.visible + (first + row) * S::stride + 64 * block, seen);
           visible_sum.mac(seen.template extract<32>(0), unit_column);
           if (whole) visible_sum.mac(seen.template extract<32>(1), unit_column);
@@ -117,15 +117,16 @@ void for_each_group(Body body) {
   if constexpr (rows != whole) body(whole, std::integral_constant<unsigned, rows - whole>{});
 }
 
-// band.low and band.floor from band.maximum.
+// band.low, band.start and band.floor from band.maximum.
 template <class S>
 void clip_levels(const Head& head, Band<S>& band) {
   using Lanes = aie::vector<int16, band_lanes>;
-  const Lanes unlimited = aie::sub(aie::load_v<band_lanes>(band.maximum), int16(head.Dmax));
-  const Lanes low = aie::max(unlimited, int16(mask_code));
+  const Lanes start = aie::sub(aie::load_v<band_lanes>(band.maximum), int16(head.Dmax));
+  const Lanes low = aie::max(start, int16(mask_code));
   const aie::accum<accumulator, band_lanes> floor(aie::broadcast<int16, band_lanes>(int16(head.floor())));
-  const Lanes raised = aie::sub(low, unlimited);
+  const Lanes raised = aie::sub(low, start);
   aie::store_v(band.low, low);
+  aie::store_v(band.start, start);
   aie::store_v(band.floor, Lanes(aie::mac(floor, raised, aie::broadcast<int16, band_lanes>(int16(head.S)))
                                      .template to_vector<int16>(0)));
 }
@@ -140,10 +141,9 @@ void finish_sums(const Head& head, int32 least, Band<S>& band) {
   const Lanes offset = aie::mul<accumulator>(low, slope).template to_vector<int16>(0);
   aie::accum<accumulator, band_lanes> sum(aie::load_v<band_lanes>(band.sum));
   sum = aie::msc(sum, columns, offset);
-  if constexpr (S::masked) {  // visible lanes are -127, the others -128: their number is the sum + 128 * columns
-    const aie::vector<int32, band_lanes> visible =
-        aie::add(aie::load_v<band_lanes>(band.visible_sum), int32(128 * S::columns));
-    sum = aie::mac(sum, aie::accum<accumulator, band_lanes>(visible).template to_vector<int16>(0), floor);
+  if constexpr (S::masked) {  // each visible lane counts -1
+    const aie::accum<accumulator, band_lanes> visible(aie::load_v<band_lanes>(band.visible_sum));
+    sum = aie::msc(sum, visible.template to_vector<int16>(0), floor);
   } else {
     sum = aie::mac(sum, aie::broadcast<int16, band_lanes>(int16(S::n)), floor);
   }

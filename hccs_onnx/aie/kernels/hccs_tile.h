@@ -24,7 +24,7 @@ struct Shape {
   static constexpr unsigned band_rows() {
     unsigned count = band_lanes;
     while (count > 1 && count * stride > scratch_limit) count /= 2;
-    return count;
+    return count < Rows ? count : Rows;
   }
 };
 
@@ -33,7 +33,7 @@ struct Shape {
 template <unsigned N, unsigned Rows, bool Masked>
 constexpr unsigned working_bytes() {
   using S = Shape<N, Rows, Masked>;
-  constexpr unsigned fixed = 2 * 8 * 64 + 64 + 4 * band_lanes * 2 + 5 * band_lanes * 4;
+  constexpr unsigned fixed = 2 * 8 * 64 + 64 + 5 * band_lanes * 2 + 5 * band_lanes * 4;
   return S::band_rows() * S::stride * (Masked ? 2 : 1) + fixed;
 }
 
@@ -81,11 +81,12 @@ inline constexpr auto output_limit = make_output_limit<S, Out>();
 template <class S>
 struct Band {
   alignas(64) int8 clipped[S::band_rows() * S::stride];                  // max(code, row's lowest code that counts)
-  alignas(64) int8 visible[S::masked ? S::band_rows() * S::stride : 1];  // -127; -128 where masked or padding
+  alignas(64) int8 visible[S::masked ? S::band_rows() * S::stride : 1];  // -1; 0 where masked or padding
   alignas(64) int8 slope_columns[8 * 64];                                // constants::columns with S, and with 1
   alignas(64) int8 unit_columns[8 * 64];
   alignas(64) int16 maximum[band_lanes] = {};
-  alignas(64) int16 low[band_lanes];    // maximum - Dmax, or the lowest code
+  alignas(64) int16 start[band_lanes];  // maximum - Dmax, where the score is B - S * Dmax
+  alignas(64) int16 low[band_lanes];    // the same, or the lowest code if that is larger
   alignas(64) int16 floor[band_lanes];  // score of `low`
   alignas(64) int32 sum[band_lanes] = {};      // S * sum of clipped codes, then the sum of scores Z
   alignas(64) int32 visible_sum[band_lanes] = {};
