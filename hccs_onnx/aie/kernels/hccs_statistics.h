@@ -32,7 +32,7 @@ void for_each_block(const int8* row, Body body) {
 // Lane by lane maximum of a row's blocks.
 template <class S>
 aie::vector<int8, 64> fold_row(const int8* row) {
-  aie::vector<int8, 64> maximum = aie::broadcast<int8, 64>(mask_code);
+  aie::vector<int8, 64> maximum;
   for_each_block<S>(row, [&](unsigned block, const aie::vector<int8, 64>& codes) {
     maximum = block == 0 ? codes : aie::max(maximum, codes);
   });
@@ -84,6 +84,8 @@ void store_group_sums(const Product& product, int32* sums) {
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
   aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), visible_sum(aie::zeros<accumulator, 32>());
+  const aie::vector<int8, 64> lowest = aie::broadcast<int8, 64>(mask_code);
+  const aie::vector<int8, 64> second_lowest = aie::broadcast<int8, 64>(mask_code + 1);
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
       const aie::vector<int8, 64> low = aie::broadcast<int8, 64>(int8(band.low[first + row]));
       const aie::vector<int8, 64> slope_column = aie::load_v<64>(band.slope_columns + 64 * row);
@@ -96,7 +98,7 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
         if (whole) sum.mac(values.template extract<32>(1), slope_column);
         if constexpr (S::masked) {
           const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
-          const aie::vector<int8, 64> seen = aie::sub(int8(mask_code), aie::min(codes, int8(mask_code + 1)));
+          const aie::vector<int8, 64> seen = aie::sub(lowest, aie::min(codes, second_lowest));
           aie::store_v(band.visible + (first + row) * S::stride + 64 * block, seen);
           visible_sum.mac(seen.template extract<32>(0), unit_column);
           if (whole) visible_sum.mac(seen.template extract<32>(1), unit_column);
