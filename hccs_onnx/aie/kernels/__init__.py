@@ -17,7 +17,7 @@ HEADERS = (
 """Names of all headers of the kernels."""
 
 _LANES = 32
-_FIXED_BYTES = 2 * 8 * 64 + 64 + 5 * _LANES * 2 + 5 * _LANES * 4  # two sets of matrices, a spare line, a lane a row
+_FIXED_BYTES = 2 * 8 * 64 + 64 + 5 * _LANES * 2 + 4 * _LANES * 4  # two sets of matrices, a spare line, a lane a row
 _SCRATCH_LIMIT = {10: 4096}
 _SCRATCH_LIMIT_ML = 8192
 
@@ -63,7 +63,7 @@ def working_bytes(n: int, rows: int, *, masked: bool, arch: int = 20) -> int:
     Examples
     --------
     >>> working_bytes(128, 32, masked=False)
-    6144
+    6016
     """
     stride = (padded_columns(n) + 63) // 64 * 64
     band = _LANES

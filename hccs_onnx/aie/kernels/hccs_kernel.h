@@ -54,7 +54,7 @@ void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32
       finish_sums(head, range.least, band);
       reciprocals<Out, R>(range, band);
       aie::set_rounding(rounding);
-      normalise<Out>(head, count, band, out);
+      normalise<Out, R>(head, count, band, out);
       in += count * S::columns;
       out += count * S::columns;
     };

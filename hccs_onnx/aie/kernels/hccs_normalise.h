@@ -29,26 +29,13 @@ void reciprocals_div(const SumRange& range, Band<S>& band) {
   const int steps = needed < 0 ? 0 : needed;
   const aie::vector<int32, band_lanes> first = aie::broadcast<int32, band_lanes>(numerator >> steps);
   aie::store_v(band.rho, divide<!is_uint8>(first, aie::load_v<band_lanes>(band.sum), unsigned(steps), range.narrow));
-  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED { band.shift[row] = is_uint8 ? 15 : 0; }
-}
-
-// clb: as div, by the power of two at or below Z.
-template <class Out, class S>
-void reciprocals_clb(Band<S>& band) {
-  constexpr bool is_uint8 = sizeof(Out) == 1;
-  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
-      const int exponent = log2_floor(band.sum[row]);
-      band.rho[row] = (is_uint8 ? 255 << 15 : 32767) >> exponent;
-      band.shift[row] = is_uint8 ? 15 : 0;
-    }
 }
 
 // norm: 2^(15 + k) / Z = 2^29 / (upper + lower / 2^15), where `upper`, 2^14..2^15 - 1, holds Z's 15 leading bits.
 // 2^29 / upper is at most 2 too large; it is lowered while the remainder, of which `lower` takes its share, is negative.
-template <class Out, class S>
+template <class S>
 void reciprocals_norm(const SumRange& range, Band<S>& band) {
   using Lanes = aie::vector<int16, band_lanes>;
-  constexpr int largest_shift = 31;  // s * rho + half < 2^31: nothing is left then
   alignas(64) int32 upper[band_lanes] = {};
   alignas(64) int16 lower[band_lanes] = {};
   for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
@@ -56,8 +43,6 @@ void reciprocals_norm(const SumRange& range, Band<S>& band) {
       const int32 leading = band.sum[row] << (29 - exponent);
       upper[row] = leading >> 15;
       lower[row] = int16(leading & 32767);
-      const int shift = sizeof(Out) == 1 ? exponent + 7 : exponent;
-      band.shift[row] = shift < largest_shift ? shift : largest_shift;
     }
   const aie::vector<int32, band_lanes> divisor = aie::load_v<band_lanes>(upper);
   const aie::vector<int32, band_lanes> quotient =
@@ -87,20 +72,34 @@ void reciprocals_norm(const SumRange& range, Band<S>& band) {
   aie::store_v(band.rho, aie::accum<accumulator, band_lanes>(rho).template to_vector<int32>(0));
 }
 
+// band.rho from band.sum, 32 rows at once; clb needs no division.
 template <class Out, Reciprocal R, class S>
 void reciprocals(const SumRange& range, Band<S>& band) {
-  if constexpr (R == Reciprocal::div) {
-    reciprocals_div<Out>(range, band);
-  } else if constexpr (R == Reciprocal::clb) {
-    reciprocals_clb<Out>(band);
+  if constexpr (R == Reciprocal::div) reciprocals_div<Out>(range, band);
+  if constexpr (R == Reciprocal::norm) reciprocals_norm(range, band);
+}
+
+// y = score * rho >> shift.
+struct Scale {
+  int16 rho;
+  int shift;
+};
+template <class Out, Reciprocal R, class S>
+Scale scale_of(const Band<S>& band, unsigned row) {
+  constexpr bool is_uint8 = sizeof(Out) == 1;
+  if constexpr (R == Reciprocal::div) return {int16(band.rho[row]), is_uint8 ? 15 : 0};
+  const int exponent = log2_floor(band.sum[row]);
+  if constexpr (R == Reciprocal::clb) {
+    return {int16((is_uint8 ? 255 << 15 : 32767) >> exponent), is_uint8 ? 15 : 0};
   } else {
-    reciprocals_norm<Out>(range, band);
+    const int shift = is_uint8 ? exponent + 7 : exponent;  // beyond 31 nothing is left: score * rho + half < 2^31
+    return {int16(band.rho[row]), shift < 31 ? shift : 31};
   }
 }
 
 // Outputs of `count` rows, 32 at a time: score = (B - S * Dmax) + S * (clipped - start), 0 where not visible, then
 // y = score * rho >> shift. The accumulator starts with what is the same in the whole row.
-template <class Out, class S>
+template <class Out, Reciprocal R, class S>
 void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __restrict out) {
   using Lanes = aie::vector<int16, 32>;
   const Lanes slope = aie::broadcast<int16, 32>(int16(head.S));
@@ -109,14 +108,14 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
       const int8* __restrict clipped = band.clipped + row * S::stride;
       const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
-      const Lanes rho = aie::broadcast<int16, 32>(int16(band.rho[row]));
-      const int shift = band.shift[row];
+      const Scale scale = scale_of<Out, R>(band, row);
+      const Lanes rho = aie::broadcast<int16, 32>(scale.rho);
       const aie::accum<accumulator, 32> constant = aie::msc(floor, aie::broadcast<int16, 32>(band.start[row]), slope);
       for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
           const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
           Lanes score = aie::mac(constant, code, slope).template to_vector<int16>(0);
           if constexpr (S::masked) score = aie::bit_and(score, aie::unpack(aie::load_v<32>(visible + 32 * vector)));
-          aie::vector<Out, 32> y = aie::mul<accumulator>(score, rho).template to_vector<Out>(shift);
+          aie::vector<Out, 32> y = aie::mul<accumulator>(score, rho).template to_vector<Out>(scale.shift);
           if constexpr (!S::masked && S::padding != 0) {
             if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
           }

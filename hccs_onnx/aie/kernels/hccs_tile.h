@@ -33,7 +33,7 @@ struct Shape {
 template <unsigned N, unsigned Rows, bool Masked>
 constexpr unsigned working_bytes() {
   using S = Shape<N, Rows, Masked>;
-  constexpr unsigned fixed = 2 * 8 * 64 + 64 + 5 * band_lanes * 2 + 5 * band_lanes * 4;
+  constexpr unsigned fixed = 2 * 8 * 64 + 64 + 5 * band_lanes * 2 + 4 * band_lanes * 4;
   return S::band_rows() * S::stride * (Masked ? 2 : 1) + fixed;
 }
 
@@ -91,7 +91,6 @@ struct Band {
   alignas(64) int32 sum[band_lanes] = {};      // S * sum of clipped codes, then the sum of scores Z
   alignas(64) int32 visible_sum[band_lanes] = {};
   alignas(64) int32 rho[band_lanes];
-  alignas(64) int32 shift[band_lanes];
 };
 
 }  // namespace hccs
