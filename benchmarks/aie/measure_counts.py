@@ -43,14 +43,30 @@ def measure(arch: int) -> dict[str, Any]:
     return table
 
 
+def one_line_a_row_length(document: dict[str, Any]) -> str:
+    """JSON that can be read and compared line by line."""
+    lines: list[str] = []
+    for arch, table in sorted(document.pop("arch").items()):
+        lines += [
+            f"  {json.dumps([arch, kernel, n, counts], sort_keys=True)}"
+            for kernel, lengths in sorted(table.items())
+            for n, counts in sorted(lengths.items(), key=lambda item: int(item[0]))
+        ]
+    head = json.dumps(document, sort_keys=True)[1:-1]
+    return f'{{{head}, "counts": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=TABLE)
     output = parser.parse_args().output
-    known = json.loads(TABLE.read_text())["arch"] if TABLE.exists() else {}
-    table = {str(arch): {**known.get(str(arch), {}), **measure(arch)} for arch in ARCHITECTURES}
+    table: dict[str, Any] = {str(arch): {} for arch in ARCHITECTURES}
+    for arch, kernel, n, counts in json.loads(TABLE.read_text())["counts"] if TABLE.exists() else []:
+        table[arch].setdefault(kernel, {})[n] = counts
+    for arch in ARCHITECTURES:
+        table[str(arch)].update(measure(arch))
     document = {"format": "hccs-aie-operation-counts", "version": 1, "unit": "operations a row", "arch": table}
-    output.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    output.write_text(one_line_a_row_length(document))
     print(f"wrote {output}")
 
 
