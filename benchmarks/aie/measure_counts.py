@@ -66,7 +66,7 @@ def main() -> None:
     for arch in ARCHITECTURES:
         table[str(arch)].update(measure(arch))
     document = {"format": "hccs-aie-operation-counts", "version": 1, "unit": "operations a row", "arch": table}
-    output.write_text(one_line_a_row_length(document))
+    output.write_text(one_line_a_row_length(document), encoding="utf-8")
     print(f"wrote {output}")
 
 
