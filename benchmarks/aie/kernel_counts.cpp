@@ -56,11 +56,11 @@ void phases(const char* name) {
   print_counts("normalise", rows, "}\n");
 }
 
-#define HCCS_LENGTHS(...)          \
-  phases<__VA_ARGS__, 32, WIDE>(NAME);   \
-  phases<__VA_ARGS__, 64, WIDE>(NAME);   \
-  phases<__VA_ARGS__, 128, WIDE>(NAME);  \
-  phases<__VA_ARGS__, 256, WIDE>(NAME);  \
+#define HCCS_LENGTHS(...)               \
+  phases<__VA_ARGS__, 32, WIDE>(NAME);  \
+  phases<__VA_ARGS__, 64, WIDE>(NAME);  \
+  phases<__VA_ARGS__, 128, WIDE>(NAME); \
+  phases<__VA_ARGS__, 256, WIDE>(NAME); \
   phases<__VA_ARGS__, 512, WIDE>(NAME);
 
 }  // namespace

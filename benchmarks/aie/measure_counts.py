@@ -2,7 +2,7 @@
 
     python benchmarks/aie/measure_counts.py [-o hccs_onnx/aie/operation_counts.json]
 
-Needs g++ (or CXX). With the package aie4ml the published kernel is counted too; without it its counts are left as they are.
+Needs g++ (or CXX). With the package aie4ml the published kernel is counted too; without it its counts stay.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ ARCHITECTURES = (10, 20, 22)
 
 def measure(arch: int) -> dict[str, Any]:
     """Operations a row by kernel, row length and phase."""
-    flags = ["-std=c++20", "-O1", "-w", f"-D__AIE_ARCH__={arch}", "-I", kernels.include_dir(), "-I", emulation.include_dir()]
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-w",
+        f"-D__AIE_ARCH__={arch}",
+        "-I",
+        kernels.include_dir(),
+        "-I",
+        emulation.include_dir(),
+    ]
     specification = importlib.util.find_spec("aie4ml")
     if specification is not None and specification.origin is not None:
         sources = Path(specification.origin).parent / "templates" / "nnet_utils" / "softmax"
@@ -57,6 +66,7 @@ def one_line_a_row_length(document: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Count on all architectures and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=TABLE)
     output = parser.parse_args().output

@@ -1,10 +1,11 @@
 """What the kernels would cost on the device: cycles modelled from operation counts. Nothing here was run on a device.
 
-The model: every operation of the host emulation's counters needs a slot of the very long instruction word; what needs most
-cycles bounds a row. Loads have two slots, stores, multiplications and moves (vector ALU, permute, broadcast, lanes,
-accumulator to register) one each. Unpacking after a load, and shift-round-saturate before a store, come with them. The
-compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the kernel's four
-loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline.
+The model: every operation that the host emulation counts needs a slot of the long instruction word; the slot that needs
+most cycles bounds a row. Loads have two slots, stores, multiplications and moves (vector ALU, permute, broadcast,
+lanes, accumulator to register) one each. Unpacking after a load, and shift-round-saturate before a store, are free. The
+compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the kernel's
+four loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline. Scalar operations are not
+counted.
 """
 
 from __future__ import annotations
@@ -144,7 +145,10 @@ def kernel_estimate(
     table = _counts()[machine.arch, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}"]
     vectors = padded_columns(n) / 32
     phases = {name: _at(table, name, padded_columns(n)) for name in ("maxima", "sums", "reciprocals", "normalise")}
-    once = (output, reciprocal) in (("uint8", "clb"), ("int16", "div"))  # with a mask, what is rounded is not stored yet
+    once = (output, reciprocal) in (
+        ("uint8", "clb"),
+        ("int16", "div"),
+    )  # with a mask, what is rounded is not stored yet
     unpacked = vectors * (2 if masked and (output, reciprocal) != ("uint8", "clb") else 1)
     fused = {"move": unpacked if machine.arch != 10 else 0.0, "srs": 0.0 if once and masked else vectors}
     by_phase = {name: _slots(counts, fused if name == "normalise" else {}) for name, counts in phases.items()}
@@ -181,7 +185,7 @@ def published_estimate(target: Target, kind: str, n: int) -> KernelEstimate:
     machine = MACHINES[target]
     counts = _counts()[machine.arch, f"published {kind}"][n]["rows"]
     vectors = n / 32
-    # Row maximum and reciprocal are broadcast in each row, all else once. Scores and outputs are stored as they are rounded.
+    # Maximum and reciprocal are broadcast in each row, all else once. Scores and outputs are rounded when stored.
     slots = _slots({**counts, "broadcast": 2, "ups": 0}, {"srs": 2 * vectors})
     bound = max(slots, key=lambda slot: slots[slot])
     cycles = slots[bound] / FILLED + (DIVISION_CYCLES if kind.endswith("div") else 0)
@@ -229,7 +233,7 @@ def _at(table: Mapping[int, Mapping[str, Slots]], phase: str, columns: int) -> d
 
 @cache
 def _counts() -> dict[tuple[int, str], dict[int, dict[str, Slots]]]:
-    """Operations a row by phase: architecture and kernel, then row length. Written by benchmarks/aie/measure_counts.py."""
+    """Operations a row by phase: architecture and kernel, then row length. From benchmarks/aie/measure_counts.py."""
     document = json.loads(resources.files(__package__).joinpath("operation_counts.json").read_text(encoding="utf-8"))
     table: dict[tuple[int, str], dict[int, dict[str, Slots]]] = {}
     for arch, kernel, n, phases in document["counts"]:

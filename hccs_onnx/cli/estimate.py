@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     header = ["node (modelled)", "kernel", "n", "rows", "tiles", "cycles a row", "cautious", "bound by", "with streams",
               "G el/s a tile", "in all", "µs", "paper, same n"]  # fmt: skip
     print(table(header, [_line(item, machine) for item in found]))
-    note(f"modelled for {machine.generation} at {machine.clock_ghz} GHz, nothing was run on a device; docs/aie_kernels.md")
+    note(f"modelled for {machine.generation} at {machine.clock_ghz} GHz, not run on a device: docs/aie_kernels.md")
     return ExitStatus.OK
 
 

@@ -1,7 +1,7 @@
 // Runs kernels on the host emulation. HCCS_CASES, a file the test writes, holds lines of
 //     HCCS_CASE(kernel, output type, reciprocal, masked, n, rows, heads)
-// Standard input: for each run int32 case, seed, then 4 * heads int32 parameters, then the padded codes. Standard output:
-// for each run the padded outputs.
+// Standard input: for each run int32 case, seed, then 4 * heads int32 parameters, then the padded codes. Standard
+// output: for each run the padded outputs.
 #include <hccs_kernel.h>
 
 #include <cstdio>
@@ -47,9 +47,9 @@ void run(Kernel<Out, R, Masked, N, Rows, Heads> kernel) {
 }
 
 const std::vector<std::function<void()>> cases = {
-#define HCCS_CASE(kernel, out, reciprocal, ...)                     \
-  [] {                                                              \
-    using namespace hccs;                                           \
+#define HCCS_CASE(kernel, out, reciprocal, ...)                                                       \
+  [] {                                                                                                \
+    using namespace hccs;                                                                             \
     run<out, Reciprocal::reciprocal, __VA_ARGS__>(&kernel<out, Reciprocal::reciprocal, __VA_ARGS__>); \
   },
 #include HCCS_CASES

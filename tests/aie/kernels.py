@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from aie.emulation.compiling import WARNINGS, compile_program
 from hccs_onnx.aie.kernels import include_dir
 from hccs_onnx.params import Reciprocal
 from hccs_onnx.reference import hccs
-from aie.emulation.compiling import WARNINGS, compile_program
 
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 
@@ -41,7 +41,9 @@ class Kernel:
     def line(self) -> str:
         """How kernel_driver.cpp is told of it."""
         masked = str(self.masked).lower()
-        return f"HCCS_CASE({self.name}, {self.output}, {self.reciprocal}, {masked}, {self.n}, {self.rows}, {self.heads})\n"
+        return (
+            f"HCCS_CASE({self.name}, {self.output}, {self.reciprocal}, {masked}, {self.n}, {self.rows}, {self.heads})\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ class Run:
         """What the reference gives."""
         b, s, d = zip(*self.heads, strict=True)
         kernel = self.kernel
-        return hccs(
-            self.codes, kernel.output, B=b, S=s, Dmax=d, reciprocal=kernel.reciprocal, masked=kernel.masked
-        )
+        return hccs(self.codes, kernel.output, B=b, S=s, Dmax=d, reciprocal=kernel.reciprocal, masked=kernel.masked)
 
 
 class Driver:

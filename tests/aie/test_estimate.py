@@ -36,13 +36,15 @@ def test_model_reproduces_published_throughput(kind: str, n: int) -> None:
 def test_kernel_takes_fewer_modelled_cycles_than_published(n: int, times: float) -> None:
     ours = kernel_estimate("vek280", "uint8", "clb", n).cycles
     assert published_estimate("vek280", "uint8 clb", n).cycles >= times * ours
-    assert published_estimate("vek280", "int16 div", n).cycles >= 4 * kernel_estimate("vek280", "int16", "div", n).cycles
+    assert (
+        published_estimate("vek280", "int16 div", n).cycles >= 4 * kernel_estimate("vek280", "int16", "div", n).cycles
+    )
 
 
 @pytest.mark.parametrize("target", MACHINES)
 def test_cycles_grow_with_row_length_and_stay_above_floors(target: Any) -> None:
     for output, reciprocal in (("uint8", "norm"), ("uint8", "clb"), ("int16", "div")):
-        estimates = [kernel_estimate(target, output, reciprocal, n) for n in (31, 32, 100, 128, 256, 1000)]  # type: ignore[arg-type]
+        estimates = [kernel_estimate(target, output, reciprocal, n) for n in (31, 32, 64, 128, 256, 1000)]  # type: ignore[arg-type]
         cycles = [estimate.cycles for estimate in estimates]
         assert cycles[1:] == sorted(cycles[1:])
         assert cycles[0] > cycles[1]  # padding costs
@@ -56,7 +58,9 @@ def save_model(path: Path, output: str = "uint8") -> None:
     params = HccsParams((HeadParams(16259, 127, 127),), masked=True)
     code = TensorProto.FLOAT if output == "float" else TensorProto.INT8
     x = helper.make_tensor_value_info("x", code, ["batch", 12, "n", "n"])
-    y = helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(np.dtype(output + "32" * (output == "float"))), None)
+    y = helper.make_tensor_value_info(
+        "y", helper.np_dtype_to_tensor_dtype(np.dtype(output + "32" * (output == "float"))), None
+    )
     zero = numpy_helper.from_array(np.zeros((), output + "32" * (output == "float")), "zero")
     graph = helper.make_graph([make_node(params, "x", "zero", "y", name="attention")], "g", [x], [y], [zero])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, VERSION)]

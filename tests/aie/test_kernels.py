@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aie.kernels import Array, Driver, Head, Kernel, Run
 from hccs_onnx.aie.emulation import ARCHITECTURES
 from hccs_onnx.aie.kernels import HEADERS, include_dir, working_bytes
 from hccs_onnx.params import RECIPROCALS, HccsParams, HeadParams
-from aie.kernels import Array, Driver, Head, Kernel, Run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hccs_golden.json"
 MODES = tuple(itertools.product(("uint8", "int16"), RECIPROCALS, (False, True)))
@@ -103,7 +103,7 @@ def assert_exact(driver: Driver, runs: Sequence[Run]) -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_equal_reference(arch: int, tmp_path: Path) -> None:
-    # lengths and rows chosen so that padding, half blocks, incomplete groups and bands all occur in a few instantiations
+    # chosen so that padding, half blocks, incomplete groups and incomplete bands all occur
     shapes = ((49, 11, 2), (128, 33, 1), (33, 3, 1))
     kernels = [Kernel(*mode, *shapes[at % 3]) for at, mode in enumerate(MODES)]
     kernels += [Kernel("uint8", "norm", False, 300, 9), Kernel("int16", "norm", True, 1, 1)]

@@ -13,8 +13,12 @@ enum class Reciprocal { div, clb, norm };
 
 constexpr int mask_code = -128;  // in a masked kernel this code has probability 0
 
-constexpr unsigned round_up(unsigned value, unsigned step) { return (value + step - 1) / step * step; }
-constexpr unsigned padded_columns(unsigned n) { return round_up(n, 32); }
+constexpr unsigned round_up(unsigned value, unsigned step) {
+  return (value + step - 1) / step * step;
+}
+constexpr unsigned padded_columns(unsigned n) {
+  return round_up(n, 32);
+}
 
 // One head's parameters, out of the four int32 a head that a kernel is given.
 struct Head {

@@ -1,5 +1,5 @@
-// Exact integer quotients of many lanes at once, by restoring division: there is no vector divide, a scalar one takes some
-// 40 cycles, and aie::inv is an approximation.
+// Exact integer quotients of many lanes at once, by restoring division: there is no vector divide, a scalar one takes
+// some 40 cycles, and aie::inv is an approximation.
 #pragma once
 
 #include "hccs_arch.h"
@@ -31,7 +31,8 @@ template <bool Ones>
 aie::vector<int32, 16> divide_narrow(const aie::vector<int32, 16>& remainder, const aie::vector<int32, 16>& z,
                                      unsigned steps) {
   using Lanes = aie::vector<uint32, 16>;
-  const Lanes subtrahend = aie::sub(aie::upshift(z, 16).template cast_to<uint32>(), uint32(1));  // - z, + 1 to the quotient
+  const Lanes subtrahend =
+      aie::sub(aie::upshift(z, 16).template cast_to<uint32>(), uint32(1));  // - z, + 1 to the quotient
   const Lanes one = aie::broadcast<uint32, 16>(uint32(1) << 16);
   Lanes lanes = aie::upshift(remainder, 16).template cast_to<uint32>();
   for (unsigned step = 0; step < steps; ++step) {

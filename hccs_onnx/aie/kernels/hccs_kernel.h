@@ -11,7 +11,8 @@ namespace hccs {
 
 // HEADS blocks of ROWS rows of N int8 codes; y has the same layout.
 //
-//   x, y    rows are padded to round_up(N, 32) elements. Padding of x is never looked at, padding of y becomes 0. Aligned
+//   x, y    rows are padded to round_up(N, 32) elements. Padding of x is never looked at, padding of y becomes 0.
+//   Aligned
 //           to 64 bytes, and not the same memory.
 //   params  B, S, Dmax and a reserved 0 for each head: 1 <= B <= 32767, 0 <= S <= 127, 1 <= Dmax <= 127,
 //           B - S * Dmax >= 0, and what the profile 'extended' asks for: int16 with div or clb N * B <= 32767; uint8

@@ -6,7 +6,9 @@
 
 namespace hccs {
 
-inline int log2_floor(int32 value) { return 31 - clb(value); }  // of value >= 1
+inline int log2_floor(int32 value) {
+  return 31 - clb(value);
+}  // of value >= 1
 
 // What decides how sums are inverted, the same for all rows of a head.
 struct SumRange {
@@ -32,18 +34,19 @@ void reciprocals_div(const SumRange& range, Band<S>& band) {
 }
 
 // norm: 2^(15 + k) / Z = 2^29 / (upper + lower / 2^15), where `upper`, 2^14..2^15 - 1, holds Z's 15 leading bits.
-// 2^29 / upper is at most 2 too large; it is lowered while the remainder, of which `lower` takes its share, is negative.
+// 2^29 / upper is at most 2 too large; it is lowered while the remainder, of which `lower` takes its share, is
+// negative.
 template <class S>
 void reciprocals_norm(const SumRange& range, Band<S>& band) {
   using Lanes = aie::vector<int16, band_lanes>;
   alignas(64) int32 upper[band_lanes] = {};
   alignas(64) int16 lower[band_lanes] = {};
   for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
-      const int exponent = log2_floor(band.sum[row]);
-      const int32 leading = band.sum[row] << (29 - exponent);
-      upper[row] = leading >> 15;
-      lower[row] = int16(leading & 32767);
-    }
+    const int exponent = log2_floor(band.sum[row]);
+    const int32 leading = band.sum[row] << (29 - exponent);
+    upper[row] = leading >> 15;
+    lower[row] = int16(leading & 32767);
+  }
   const aie::vector<int32, band_lanes> divisor = aie::load_v<band_lanes>(upper);
   const aie::vector<int32, band_lanes> quotient =
       divide<false>(aie::broadcast<int32, band_lanes>(1 << 14), divisor, 15, true);
@@ -63,12 +66,12 @@ void reciprocals_norm(const SumRange& range, Band<S>& band) {
   Lanes taken = share(rho);
   Lanes rest = aie::add(remainder, taken);
   for (unsigned time = 0; time < 2; ++time) HCCS_UNROLLED {
-      const auto fits = aie::ge(rest, zero);
-      rho = aie::select(aie::sub(rho, int16(1)), rho, fits);
-      const Lanes taken_now = share(rho);
-      rest = aie::add(aie::select(aie::add(rest, upper16), rest, fits), aie::sub(taken_now, taken));
-      taken = taken_now;
-    }
+    const auto fits = aie::ge(rest, zero);
+    rho = aie::select(aie::sub(rho, int16(1)), rho, fits);
+    const Lanes taken_now = share(rho);
+    rest = aie::add(aie::select(aie::add(rest, upper16), rest, fits), aie::sub(taken_now, taken));
+    taken = taken_now;
+  }
   aie::store_v(band.rho, aie::accum<accumulator, band_lanes>(rho).template to_vector<int32>(0));
 }
 
@@ -79,8 +82,9 @@ void reciprocals(const SumRange& range, Band<S>& band) {
   if constexpr (R == Reciprocal::norm) reciprocals_norm(range, band);
 }
 
-// Whether y = score * rho >> shift takes one multiplication a code: rho * S fits an int16. That is so for uint8 clb, where
-// rho can be kept below 256 as the other bits are 0, and for int16 div, where rho * S <= rho * B <= rho * Z <= 32767.
+// Whether y = score * rho >> shift takes one multiplication a code: rho * S fits an int16. That is so for uint8 clb,
+// where rho can be kept below 256 as the other bits are 0, and for int16 div, where rho * S <= rho * B <= rho * Z <=
+// 32767.
 template <class Out, Reciprocal R>
 constexpr bool one_multiplication = R == (sizeof(Out) == 1 ? Reciprocal::clb : Reciprocal::div);
 
@@ -123,30 +127,30 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
   const Sums floor_sum(floor);
   constexpr unsigned vectors = S::columns / 32;
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
-      const int8* __restrict clipped = band.clipped + row * S::stride;
-      const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
-      const Scale scale = scale_of<Out, R>(band, row);
-      const Lanes rho = aie::broadcast<int16, 32>(scale.rho), start = aie::broadcast<int16, 32>(band.start[row]);
-      const Lanes factor = once ? aie::broadcast<int16, 32>(int16(scale.rho * head.S)) : slope;
-      const Sums constant = aie::msc(once ? Sums(aie::mul<accumulator>(floor, rho)) : floor_sum, start, factor);
-      for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
-          const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
-          const Sums sum = aie::mac(constant, code, factor);
-          aie::vector<Out, 32> y;
-          if constexpr (once) {
-            y = sum.template to_vector<Out>(scale.shift);
-            if constexpr (S::masked) y = hide(y, visible + 32 * vector);
-          } else {
-            Lanes score = sum.template to_vector<int16>(0);
-            if constexpr (S::masked) score = hide(score, visible + 32 * vector);
-            y = aie::mul<accumulator>(score, rho).template to_vector<Out>(scale.shift);
-          }
-          if constexpr (!S::masked && S::padding != 0) {
-            if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
-          }
-          aie::store_v(out + row * S::columns + 32 * vector, y);
-        }
+    const int8* __restrict clipped = band.clipped + row * S::stride;
+    const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
+    const Scale scale = scale_of<Out, R>(band, row);
+    const Lanes rho = aie::broadcast<int16, 32>(scale.rho), start = aie::broadcast<int16, 32>(band.start[row]);
+    const Lanes factor = once ? aie::broadcast<int16, 32>(int16(scale.rho * head.S)) : slope;
+    const Sums constant = aie::msc(once ? Sums(aie::mul<accumulator>(floor, rho)) : floor_sum, start, factor);
+    for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
+      const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
+      const Sums sum = aie::mac(constant, code, factor);
+      aie::vector<Out, 32> y;
+      if constexpr (once) {
+        y = sum.template to_vector<Out>(scale.shift);
+        if constexpr (S::masked) y = hide(y, visible + 32 * vector);
+      } else {
+        Lanes score = sum.template to_vector<int16>(0);
+        if constexpr (S::masked) score = hide(score, visible + 32 * vector);
+        y = aie::mul<accumulator>(score, rho).template to_vector<Out>(scale.shift);
+      }
+      if constexpr (!S::masked && S::padding != 0) {
+        if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
+      }
+      aie::store_v(out + row * S::columns + 32 * vector, y);
     }
+  }
 }
 
 }  // namespace hccs

@@ -1,8 +1,8 @@
 // First half of the fast kernel: maxima and sums of scores, for many rows at once.
 //
-// With low = max(m - Dmax, -128) a score is floor + S * (max(x, low) - low), where floor = B - S * (m - low) is the score of
-// `low` and lies in 0..B. So a row's sum of scores is (columns - w) * floor + S * (sum(max(x, low)) - columns * low), where
-// w counts the lanes that are masked or padding: they are the code -128, whose clipped code is `low`.
+// With low = max(m - Dmax, -128) a score is floor + S * (max(x, low) - low), where floor = B - S * (m - low) is the
+// score of `low` and lies in 0..B. So a row's sum of scores is (columns - w) * floor + S * (sum(max(x, low)) - columns
+// * low), where w counts the lanes that are masked or padding: they are the code -128, whose clipped code is `low`.
 #pragma once
 
 #include "hccs_tile.h"
@@ -15,7 +15,9 @@ template <class S, class Body>
 void for_each_block(const int8* row, Body body) {
   constexpr bool special = S::half_block || S::padding != 0;
   constexpr unsigned plain = special ? S::blocks - 1 : S::blocks;
-  for (unsigned block = 0; block < plain; ++block) HCCS_UNROLLED { body(block, load64<S::columns>(row + 64 * block)); }
+  for (unsigned block = 0; block < plain; ++block) HCCS_UNROLLED {
+    body(block, load64<S::columns>(row + 64 * block));
+  }
   if constexpr (special) {
     aie::vector<int8, 64> codes;
     if constexpr (S::half_block) {
@@ -45,8 +47,8 @@ inline aie::vector<int8, 64> merge(const aie::vector<int8, 64>& a, const aie::ve
   return aie::max(even, odd);
 }
 
-// Maxima of up to eight rows in 27 operations: three rounds of merges leave eight partial maxima of each row, row r's in
-// the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
+// Maxima of up to eight rows in 27 operations: three rounds of merges leave eight partial maxima of each row, row r's
+// in the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
 template <class S, unsigned count>
 void group_maxima(const int8* __restrict rows, int16* __restrict maximum) {
   const auto fold = [&](unsigned row) { return fold_row<S>(rows + row * S::columns); };
@@ -79,32 +81,32 @@ void store_group_sums(const Product& product, int32* sums) {
   aie::store_v(sums, aie::add(two, aie::shuffle_down_rotate(two, 8)).template extract<8>(0));
 }
 
-// Clips `count` rows to band.low, keeps them in band.clipped, and adds them up on the matrix unit: times a matrix with S in
-// column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
+// Clips `count` rows to band.low, keeps them in band.clipped, and adds them up on the matrix unit: times a matrix with
+// S in column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
   aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), visible_sum(aie::zeros<accumulator, 32>());
   const aie::vector<int8, 64> lowest = aie::broadcast<int8, 64>(mask_code);
   const aie::vector<int8, 64> second_lowest = aie::broadcast<int8, 64>(mask_code + 1);
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
-      const aie::vector<int8, 64> low = aie::broadcast<int8, 64>(int8(band.low[first + row]));
-      const aie::vector<int8, 64> slope_column = aie::load_v<64>(band.slope_columns + 64 * row);
-      int8* __restrict clipped = band.clipped + (first + row) * S::stride;
-      for_each_block<S>(rows + row * S::columns, [&](unsigned block, const aie::vector<int8, 64>& codes) {
-        const bool whole = !S::half_block || block + 1 < S::blocks;
-        const aie::vector<int8, 64> values = aie::max(codes, low);
-        aie::store_v(clipped + 64 * block, values);
-        sum.mac(values.template extract<32>(0), slope_column);
-        if (whole) sum.mac(values.template extract<32>(1), slope_column);
-        if constexpr (S::masked) {
-          const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
-          const aie::vector<int8, 64> seen = aie::sub(lowest, aie::min(codes, second_lowest));
-          aie::store_v(band.visible + (first + row) * S::stride + 64 * block, seen);
-          visible_sum.mac(seen.template extract<32>(0), unit_column);
-          if (whole) visible_sum.mac(seen.template extract<32>(1), unit_column);
-        }
-      });
-    }
+    const aie::vector<int8, 64> low = aie::broadcast<int8, 64>(int8(band.low[first + row]));
+    const aie::vector<int8, 64> slope_column = aie::load_v<64>(band.slope_columns + 64 * row);
+    int8* __restrict clipped = band.clipped + (first + row) * S::stride;
+    for_each_block<S>(rows + row * S::columns, [&](unsigned block, const aie::vector<int8, 64>& codes) {
+      const bool whole = !S::half_block || block + 1 < S::blocks;
+      const aie::vector<int8, 64> values = aie::max(codes, low);
+      aie::store_v(clipped + 64 * block, values);
+      sum.mac(values.template extract<32>(0), slope_column);
+      if (whole) sum.mac(values.template extract<32>(1), slope_column);
+      if constexpr (S::masked) {
+        const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
+        const aie::vector<int8, 64> seen = aie::sub(lowest, aie::min(codes, second_lowest));
+        aie::store_v(band.visible + (first + row) * S::stride + 64 * block, seen);
+        visible_sum.mac(seen.template extract<32>(0), unit_column);
+        if (whole) visible_sum.mac(seen.template extract<32>(1), unit_column);
+      }
+    });
+  }
   store_group_sums(sum, band.sum + first);
   if constexpr (S::masked) store_group_sums(visible_sum, band.visible_sum + first);
 }
@@ -129,8 +131,9 @@ void clip_levels(const Head& head, Band<S>& band) {
   const Lanes raised = aie::sub(low, start);
   aie::store_v(band.low, low);
   aie::store_v(band.start, start);
-  aie::store_v(band.floor, Lanes(aie::mac(floor, raised, aie::broadcast<int16, band_lanes>(int16(head.S)))
-                                     .template to_vector<int16>(0)));
+  aie::store_v(
+      band.floor,
+      Lanes(aie::mac(floor, raised, aie::broadcast<int16, band_lanes>(int16(head.S))).template to_vector<int16>(0)));
 }
 
 // band.sum becomes Z, at least `least`: the smallest sum of a row in which something is visible.

@@ -15,10 +15,10 @@ template <unsigned N, unsigned Rows, bool Masked>
 struct Shape {
   static constexpr unsigned n = N, rows = Rows, columns = padded_columns(N);
   static constexpr bool masked = Masked;
-  static constexpr unsigned padding = columns - N;                      // lanes of a row that do not count
-  static constexpr unsigned blocks = round_up(columns, 64) / 64;        // of 64 codes; the last one may be half a block
+  static constexpr unsigned padding = columns - N;                // lanes of a row that do not count
+  static constexpr unsigned blocks = round_up(columns, 64) / 64;  // of 64 codes; the last one may be half a block
   static constexpr bool half_block = columns % 64 != 0;
-  static constexpr unsigned stride = 64 * blocks;                       // of a row in scratch memory
+  static constexpr unsigned stride = 64 * blocks;  // of a row in scratch memory
 
   // Fewer rows a band where they are long: their clipped codes have to fit in scratch memory.
   static constexpr unsigned band_rows() {
@@ -85,10 +85,10 @@ struct Band {
   alignas(64) int8 slope_columns[8 * 64];                                // constants::columns with S, and with 1
   alignas(64) int8 unit_columns[8 * 64];
   alignas(64) int16 maximum[band_lanes] = {};
-  alignas(64) int16 start[band_lanes];  // maximum - Dmax, where the score is B - S * Dmax
-  alignas(64) int16 low[band_lanes];    // the same, or the lowest code if that is larger
-  alignas(64) int16 floor[band_lanes];  // score of `low`
-  alignas(64) int32 sum[band_lanes] = {};      // S * sum of clipped codes, then the sum of scores Z
+  alignas(64) int16 start[band_lanes];     // maximum - Dmax, where the score is B - S * Dmax
+  alignas(64) int16 low[band_lanes];       // the same, or the lowest code if that is larger
+  alignas(64) int16 floor[band_lanes];     // score of `low`
+  alignas(64) int32 sum[band_lanes] = {};  // S * sum of clipped codes, then the sum of scores Z
   alignas(64) int32 visible_sum[band_lanes] = {};
   alignas(64) int32 rho[band_lanes];
 };
