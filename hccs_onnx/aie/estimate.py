@@ -3,9 +3,9 @@
 The model: every operation that the host emulation counts needs a slot of the long instruction word; the slot that needs
 most cycles bounds a row. Loads have two slots, stores, multiplications and moves (vector ALU, permute, broadcast,
 lanes, accumulator to register) one each. Unpacking after a load, and shift-round-saturate before a store, are free. The
-compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the kernel's
-four loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline. Scalar operations are not
-counted.
+compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the
+kernel's four loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline. Scalar
+operations are not counted.
 """
 
 from __future__ import annotations
