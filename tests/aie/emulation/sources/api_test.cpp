@@ -118,6 +118,7 @@ TEST(accumulator_bits_follow_the_architecture) {
   CHECK(aie::accum<acc32, 16>::accum_bits() == (first_generation ? 48 : 32));
   CHECK(aie::accum<acc48, 16>::accum_bits() == (first_generation ? 48 : 64));
   CHECK(aie::accum<acc64, 16>::accum_bits() == (first_generation ? 80 : 64));
+  CHECK(aie::accum<acc40, 8>::accum_min_bits() == 40);
   CHECK(aie::accum<acc40, 8>::bits() == 8 * (first_generation ? 48 : 64));
 }
 TEST(default_accumulator_follows_the_factors) {
@@ -316,6 +317,7 @@ TEST(max_cmp_tells_which_was_taken) {
 TEST(mask_bits_are_set_counted_and_combined) {
   auto m = aie::mask<64>::from_uint64(0xf0000000000000ffULL);
   CHECK(m.count() == 12 && m.test(0) && !m.test(8) && m.test(63) && m.to_uint32(1) == 0xf0000000u);
+  CHECK(m.to_uint64() == 0xf0000000000000ffULL);
   m.clear(0);
   m.set(8);
   CHECK(!m.test(0) && m.test(8) && (~m).count() == 52);

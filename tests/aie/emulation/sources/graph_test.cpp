@@ -68,6 +68,18 @@ static void sum_pairs(input_stream<int32>* in, output_stream<int32>* out) {
   writeincr(out, v.get(0) + v.get(1));
   writeincr(out, v.get(2) + v.get(3));
 }
+static void last_first(input_stream<int32>* in, output_stream<int32>* out) {
+  const int32 first = readincr(in);
+  writeincr(out, readincr(in));
+  writeincr(out, first);
+}
+static void locked_copy(adf::input_async_buffer<int8>& in, adf::output_async_buffer<int8>& out) {
+  in.acquire();
+  out.acquire();
+  for (std::size_t i = 0; i < in.size(); ++i) out.data()[i] = in.data()[i];
+  in.release();
+  out.release();
+}
 class counting_kernel {
  public:
   explicit counting_kernel(int8 first) : next_(first) { aie::set_saturation(aie::saturation_mode::symmetric); }
@@ -219,6 +231,23 @@ TEST(graph_runs_stream_kernels) {
   graph.run(2);
   graph.end();
   CHECK(output() == "3 7\n11 15\n");
+}
+TEST(graph_runs_kernels_that_read_streams_by_element) {
+  write_file("in.txt", "1 2\n3 4\n");
+  single graph(adf::kernel::create(last_first), 0);
+  graph.init();
+  graph.run(2);
+  CHECK(fails([&graph] { graph.run(1); }));  // the stream is empty
+  graph.end();
+  CHECK(output() == "2 1\n4 3\n");
+}
+TEST(graph_runs_kernels_with_locked_buffers) {
+  write_file("in.txt", beats(2, 8));
+  const auto graph = make(locked_copy);
+  graph->init();
+  graph->run(1);
+  graph->end();
+  CHECK(output() == beats(2, 8));
 }
 TEST(kernels_do_not_share_control_registers) {
   write_file("in.txt", beats(2, 8));

@@ -282,7 +282,6 @@ class graph {
   void run(int iterations);
   void wait() { write_outputs(); }
   void wait(unsigned long long) { write_outputs(); }
-  void resume() {}
   void end();
   void end(unsigned long long) { end(); }
 
