@@ -145,12 +145,7 @@ def kernel_estimate(
     table = _counts()[machine.arch, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}"]
     vectors = padded_columns(n) / 32
     phases = {name: _at(table, name, padded_columns(n)) for name in ("maxima", "sums", "reciprocals", "normalise")}
-    once = (output, reciprocal) in (
-        ("uint8", "clb"),
-        ("int16", "div"),
-    )  # with a mask, what is rounded is not stored yet
-    unpacked = vectors * (2 if masked and (output, reciprocal) != ("uint8", "clb") else 1)
-    fused = {"move": unpacked if machine.arch != 10 else 0.0, "srs": 0.0 if once and masked else vectors}
+    fused = {"move": vectors * (2 if masked else 1) if machine.arch != 10 else 0.0, "srs": vectors}
     by_phase = {name: _slots(counts, fused if name == "normalise" else {}) for name, counts in phases.items()}
     if n % 32:  # padding is limited to the lowest code, twice, and its outputs to 0
         for name in ("maxima", "sums") if masked else ("maxima", "sums", "normalise"):

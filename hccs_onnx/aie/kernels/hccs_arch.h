@@ -35,4 +35,13 @@ aie::vector<int8, 64> load64(const int8* codes) {
   }
 }
 
+// Lanes of at most 32767, and 0 for those below 0: saturated to unsigned, where there are such vectors.
+inline aie::vector<int16, 32> not_negative(const aie::accum<accumulator, 32>& sums) {
+#if __AIE_ARCH__ == 10
+  return aie::max(sums.to_vector<int16>(0), int16(0));
+#else
+  return sums.to_vector<uint16>(0).cast_to<int16>();
+#endif
+}
+
 }  // namespace hccs

@@ -83,10 +83,10 @@ void reciprocals(const SumRange& range, Band<S>& band) {
 }
 
 // Whether y = score * rho >> shift takes one multiplication a code: rho * S fits an int16. That is so for uint8 clb,
-// where rho can be kept below 256 as the other bits are 0, and for int16 div, where rho * S <= rho * B <= rho * Z <=
-// 32767.
-template <class Out, Reciprocal R>
-constexpr bool one_multiplication = R == (sizeof(Out) == 1 ? Reciprocal::clb : Reciprocal::div);
+// where rho can be kept below 256 as the other bits are 0, and for int16 div, where rho * S <= rho * B <= rho * Z and
+// that is no more than 32767. With a mask uint8 clb takes two, as 255 * score cannot be brought below 0 in one step.
+template <class Out, Reciprocal R, bool Masked>
+constexpr bool one_multiplication = sizeof(Out) == 1 ? R == Reciprocal::clb && !Masked : R == Reciprocal::div;
 
 // y = score * rho >> shift.
 struct Scale {
@@ -98,51 +98,51 @@ Scale scale_of(const Band<S>& band, unsigned row) {
   constexpr bool is_uint8 = sizeof(Out) == 1;
   if constexpr (R == Reciprocal::div) return {int16(band.rho[row]), is_uint8 ? 15 : 0};
   const int exponent = log2_floor(band.sum[row]);
-  if constexpr (R == Reciprocal::clb && is_uint8) {  // rho = 255 * 2^(15 - k), where that is an integer
+  if constexpr (one_multiplication<Out, R, S::masked>) {  // rho = 255 * 2^(15 - k), where that is an integer
     return exponent <= 15 ? Scale{255, exponent} : Scale{int16(255 >> (exponent - 15)), 15};
   } else if constexpr (R == Reciprocal::clb) {
-    return {int16(32767 >> exponent), 0};
+    return {int16((is_uint8 ? 255 << 15 : 32767) >> exponent), is_uint8 ? 15 : 0};
   } else {
     const int shift = is_uint8 ? exponent + 7 : exponent;  // beyond 31 nothing is left: score * rho + half < 2^31
     return {int16(band.rho[row]), shift < 31 ? shift : 31};
   }
 }
 
-// 32 lanes of y, 0 where `visible` is 0 and as they are where it is -1.
-inline aie::vector<int16, 32> hide(const aie::vector<int16, 32>& y, const int8* visible) {
-  return aie::bit_and(y, aie::unpack(aie::load_v<32>(visible)));
-}
-inline aie::vector<uint8, 32> hide(const aie::vector<uint8, 32>& y, const int8* visible) {
-  return aie::bit_and(y, aie::load_v<32>(visible).template cast_to<uint8>());
-}
-
 // Outputs of `count` rows, 32 at a time: score = (B - S * Dmax) + S * (clipped - start), 0 where not visible, then
-// y = score * rho >> shift. Accumulators start with what is the same in the whole row.
+// y = score * rho >> shift. Accumulators start with what is the same in the whole row. From hidden lanes the largest
+// score is subtracted, and what is below 0 becomes 0.
 template <class Out, Reciprocal R, class S>
 void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __restrict out) {
   using Lanes = aie::vector<int16, 32>;
   using Sums = aie::accum<accumulator, 32>;
-  constexpr bool once = one_multiplication<Out, R>;
+  constexpr bool once = one_multiplication<Out, R, S::masked>;
   const Lanes slope = aie::broadcast<int16, 32>(int16(head.S)), floor = aie::broadcast<int16, 32>(int16(head.floor()));
   const Sums floor_sum(floor);
+  const Lanes largest = aie::broadcast<int16, 32>(32767);
   constexpr unsigned vectors = S::columns / 32;
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const int8* __restrict clipped = band.clipped + row * S::stride;
-    const int8* __restrict visible = band.visible + (S::masked ? row * S::stride : 0);
+    const int8* __restrict hidden = band.hidden + (S::masked ? row * S::stride : 0);
     const Scale scale = scale_of<Out, R>(band, row);
     const Lanes rho = aie::broadcast<int16, 32>(scale.rho), start = aie::broadcast<int16, 32>(band.start[row]);
     const Lanes factor = once ? aie::broadcast<int16, 32>(int16(scale.rho * head.S)) : slope;
     const Sums constant = aie::msc(once ? Sums(aie::mul<accumulator>(floor, rho)) : floor_sum, start, factor);
     for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
       const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
-      const Sums sum = aie::mac(constant, code, factor);
+      Sums sum = aie::mac(constant, code, factor);
+      if constexpr (S::masked) sum = aie::mac(sum, aie::unpack(aie::load_v<32>(hidden + 32 * vector)), largest);
       aie::vector<Out, 32> y;
-      if constexpr (once) {
+      if constexpr (once && S::masked) {
+        y = not_negative(sum);
+      } else if constexpr (once) {
         y = sum.template to_vector<Out>(scale.shift);
-        if constexpr (S::masked) y = hide(y, visible + 32 * vector);
       } else {
-        Lanes score = sum.template to_vector<int16>(0);
-        if constexpr (S::masked) score = hide(score, visible + 32 * vector);
+        Lanes score;
+        if constexpr (S::masked) {
+          score = not_negative(sum);
+        } else {
+          score = sum.template to_vector<int16>(0);
+        }
         y = aie::mul<accumulator>(score, rho).template to_vector<Out>(scale.shift);
       }
       if constexpr (!S::masked && S::padding != 0) {

@@ -85,8 +85,8 @@ void store_group_sums(const Product& product, int32* sums) {
 // S in column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
-  aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), visible_sum(aie::zeros<accumulator, 32>());
-  const aie::vector<int8, 64> lowest = aie::broadcast<int8, 64>(mask_code);
+  aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), hidden_sum(aie::zeros<accumulator, 32>());
+  const aie::vector<int8, 64> largest = aie::broadcast<int8, 64>(127);
   const aie::vector<int8, 64> second_lowest = aie::broadcast<int8, 64>(mask_code + 1);
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const aie::vector<int8, 64> low = aie::broadcast<int8, 64>(int8(band.low[first + row]));
@@ -100,15 +100,15 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
       if (whole) sum.mac(values.template extract<32>(1), slope_column);
       if constexpr (S::masked) {
         const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
-        const aie::vector<int8, 64> seen = aie::sub(lowest, aie::min(codes, second_lowest));
-        aie::store_v(band.visible + (first + row) * S::stride + 64 * block, seen);
-        visible_sum.mac(seen.template extract<32>(0), unit_column);
-        if (whole) visible_sum.mac(seen.template extract<32>(1), unit_column);
+        const aie::vector<int8, 64> hidden = aie::add(aie::min(codes, second_lowest), largest);
+        aie::store_v(band.hidden + (first + row) * S::stride + 64 * block, hidden);
+        hidden_sum.mac(hidden.template extract<32>(0), unit_column);
+        if (whole) hidden_sum.mac(hidden.template extract<32>(1), unit_column);
       }
     });
   }
   store_group_sums(sum, band.sum + first);
-  if constexpr (S::masked) store_group_sums(visible_sum, band.visible_sum + first);
+  if constexpr (S::masked) store_group_sums(hidden_sum, band.hidden_sum + first);
 }
 
 // Calls body(first row, count) for groups of eight rows; the last may have fewer. `count` is a std::integral_constant.
@@ -146,9 +146,10 @@ void finish_sums(const Head& head, int32 least, Band<S>& band) {
   const Lanes offset = aie::mul<accumulator>(low, slope).template to_vector<int16>(0);
   aie::accum<accumulator, band_lanes> sum(aie::load_v<band_lanes>(band.sum));
   sum = aie::msc(sum, columns, offset);
-  if constexpr (S::masked) {  // each visible lane counts -1
-    const aie::accum<accumulator, band_lanes> visible(aie::load_v<band_lanes>(band.visible_sum));
-    sum = aie::msc(sum, visible.template to_vector<int16>(0), floor);
+  if constexpr (S::masked) {  // each hidden lane counts -1
+    const aie::accum<accumulator, band_lanes> hidden(aie::load_v<band_lanes>(band.hidden_sum));
+    const Lanes visible = aie::add(hidden.template to_vector<int16>(0), int16(S::columns));
+    sum = aie::mac(sum, visible, floor);
   } else {
     sum = aie::mac(sum, aie::broadcast<int16, band_lanes>(int16(S::n)), floor);
   }
