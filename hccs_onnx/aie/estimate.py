@@ -138,7 +138,7 @@ def kernel_estimate(
     --------
     >>> estimate = kernel_estimate("vek280", "uint8", "clb", 128)
     >>> estimate.bound, round(estimate.cycles, 1)
-    ('move', 13.4)
+    ('move', 13.5)
     """
     machine = MACHINES[target]
     sums = "wide" if wide and (reciprocal == "norm" or (output == "uint8" and reciprocal == "div")) else "narrow"
