@@ -74,6 +74,10 @@ class NativeLibraryError(HccsError):
     """The native library is not installed, or cannot be used here."""
 
 
+class CodegenError(HccsError):
+    """No AI Engine project can be written for a model, a node or a target."""
+
+
 class VerificationError(HccsError):
     """The rewritten model is further from the original than the user allows."""
 
