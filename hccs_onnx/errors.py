@@ -70,12 +70,12 @@ class CalibrationError(HccsError):
     """A calibration file is unreadable, or belongs to another model."""
 
 
+class CodegenError(HccsError):
+    """No AI Engine project can be made of this model for this target, or a project cannot be used."""
+
+
 class NativeLibraryError(HccsError):
     """The native library is not installed, or cannot be used here."""
-
-
-class CodegenError(HccsError):
-    """No AI Engine project can be written for a model, a node or a target."""
 
 
 class VerificationError(HccsError):

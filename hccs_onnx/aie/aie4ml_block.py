@@ -254,9 +254,9 @@ def _keep_makers(graph: onnx.GraphProto, wanted: Sequence[str]) -> None:
             needed.update(name for a in node.attribute if a.HasField("g") for n in a.g.node for name in n.input)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
     inputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.input if v.name in needed]
-    for field, values in ((graph.node, kept), (graph.input, inputs), (graph.value_info, [])):
-        del field[:]  # type: ignore[attr-defined]
-        field.extend(values)  # type: ignore[attr-defined]
+    del graph.node[:], graph.input[:], graph.value_info[:]
+    graph.node.extend(kept)
+    graph.input.extend(inputs)
 
 
 def _units(width: int, rows: int) -> Iterator[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class BlockCut:
     output: OutputType
 
 
-def find_cuts(model: onnx.ModelProto, path: Path, node: str | None = None) -> list[BlockCut]:
+def find_cuts(model: onnx.ModelProto, path: Path, nodes: Sequence[str] = ()) -> list[BlockCut]:
     """The attention blocks around a model's HCCS nodes, in their order.
 
     Parameters
@@ -86,8 +87,8 @@ def find_cuts(model: onnx.ModelProto, path: Path, node: str | None = None) -> li
         A rewritten model; external data need not be loaded.
     path : pathlib.Path
         Where it was read from.
-    node : str, optional
-        Name of one HCCS node; default: all.
+    nodes : sequence of str
+        Only the blocks of HCCS nodes of these names.
 
     Raises
     ------
@@ -99,14 +100,15 @@ def find_cuts(model: onnx.ModelProto, path: Path, node: str | None = None) -> li
     >>> find_cuts(model, Path("encoder.onnx"))[0].source  # doctest: +SKIP
     'layer_norm'
     """
-    nodes = [each for each in model.graph.node if is_hccs(each)]
-    if not nodes:
+    present = {each.name or each.output[0]: each for each in model.graph.node if is_hccs(each)}
+    if not present:
         raise CodegenError(str(path), "holds no HCCS node", remedy=REWRITE)
-    names = [each.name or each.output[0] for each in nodes]
-    if node is not None and node not in names:
-        raise CodegenError(str(path), f"has no HCCS node '{node}'", needs=f"one of {', '.join(names)}")
+    unknown = [name for name in nodes if name not in present]
+    if unknown:
+        needs = f"one of {', '.join(present)}"
+        raise CodegenError("--node", f"'{unknown[0]}' is no HCCS node of {path}", needs=needs)
     view = GraphView(model, path.parent)
-    return [_cut(view, each, name) for each, name in zip(nodes, names, strict=True) if node is None or name == node]
+    return [_cut(view, proto, name) for name, proto in present.items() if not nodes or name in nodes]
 
 
 def _cut(view: GraphView, proto: onnx.NodeProto, name: str) -> BlockCut:

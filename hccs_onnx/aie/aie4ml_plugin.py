@@ -7,8 +7,8 @@ aie4ml 0.2.1 has no entry points, so a program registers the handler before it r
     aie4ml_plugin.register()
     aie4ml.from_onnx("block.onnx", config, output_dir="firmware").write()
 
-A node becomes aie4ml's own HCCS Softmax, the firmware is the same as with its ``LayerDirectives``. What its kernels cannot
-compute, and what aie4ml would drop or compute wrongly without a word, is refused.
+A node becomes aie4ml's own HCCS Softmax; the firmware is the same as with its ``LayerDirectives``. What its kernels
+cannot compute, and what aie4ml would drop or compute wrongly without a word, is refused.
 """
 
 from __future__ import annotations
