@@ -28,11 +28,11 @@ from hccs_onnx.aie.aie4ml_cut import REWRITE, BlockCut, find_cuts
 from hccs_onnx.aie.aie4ml_folder import check_folder, write_folder
 from hccs_onnx.aie.aie4ml_graph import INPUT, OUTPUT, build_graph, layer_name
 from hccs_onnx.aie.aie4ml_quantize import QuantizedBlock, quantize
+from hccs_onnx.backends import best_backend, open_session
 from hccs_onnx.calibration.collect import run, with_outputs
 from hccs_onnx.calibration.data import DataSource, InputSpec, Samples, input_specs
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.graph.files import file_sha256, read_model
-from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.reference import Array
 
 logger = logging.getLogger(__name__)
@@ -311,8 +311,8 @@ def _run(graph: onnx.ModelProto, block: AttentionBlock) -> tuple[dict[str, Array
     extended.CopyFrom(graph)
     options = ort.SessionOptions()
     # Fused int8 products saturate on some processors; float sums of these integers are exact.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = load_session(with_outputs(extended, names), Path(graph.graph.name), options)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session: Any = open_session(with_outputs(extended, names), Path(graph.graph.name), best_backend(), options)
     outputs = [run(session, names, {INPUT: x}) for x in block.x]
     codes = np.stack([np.stack(values[: block.heads]) for values in outputs])
     probabilities = np.stack([np.stack(values[block.heads : -1]) for values in outputs])
