@@ -177,10 +177,9 @@ def _context(view: GraphView, output: str, subject: str) -> tuple[str, str]:
     """Product of probabilities and values, and the values."""
     name = output
     for _ in range(_STEPS):
-        readers = view.consumers(name)
-        if view.uses(name) != 1 or len(readers) != 1:
+        node = _only_reader(view, name)
+        if node is None:
             break
-        node = readers[0]
         if node.op == "MatMul" and node.inputs[0].name == name:
             return str(node.outputs[0].name), str(node.inputs[1].name)
         scaled = node.op == "Mul" and any(view.is_constant(tensor.name) for tensor in node.inputs)
@@ -206,16 +205,13 @@ def _result(view: GraphView, context: str, subject: str) -> str:
     """Output of the projection: the last tensor that is a linear function of the context alone."""
     name, projects = context, False
     for _ in range(_STEPS):
-        readers = view.consumers(name)
-        if view.uses(name) != 1 or len(readers) != 1 or not view.in_main_graph(readers[0]):
+        node = _only_reader(view, name)
+        if node is None:
             break
-        node = readers[0]
-        others = [tensor.name for tensor in node.inputs if tensor.name != name]
-        constant = all(view.is_constant(other) for other in others)
+        constant = all(view.is_constant(tensor.name) for tensor in node.inputs if tensor.name != name)
         linear = node.op in _LINEAR and constant and node.inputs[0].name == name
-        if not (linear or (node.op == "Add" and constant) or node.op in _MOVES or hands_on(view, node)):
-            break
-        if linear and projects:
+        moves = node.op in _MOVES or hands_on(view, node)
+        if not (moves or linear or (node.op == "Add" and constant)) or (linear and projects):
             break
         projects = projects or linear
         name = node.outputs[0].name
@@ -223,3 +219,11 @@ def _result(view: GraphView, context: str, subject: str) -> str:
         problem = "no projection follows the product with values"
         raise CodegenError(subject, problem, remedy="Choose another with --node: aie4ml's block ends in a projection")
     return name
+
+
+def _only_reader(view: GraphView, name: str) -> gs.Node | None:
+    """The one node that reads a tensor's values; None where there are more, or it is a model output."""
+    readers = [node for node in view.consumers(name) if node.op != "Shape"]
+    if name in view.outputs or len(readers) != 1 or not view.in_main_graph(readers[0]):
+        return None
+    return readers[0]

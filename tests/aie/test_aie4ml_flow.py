@@ -242,8 +242,8 @@ def test_flow_takes_minilm_unpadded_and_refuses_it_padded(
     with pytest.raises(CodegenError, match=r"logits are more than products.*without padding"):
         write_project(model, tmp_path / "aie", "vek280", data=padded, assume_unmasked=True)
     with pytest.raises(CodegenError, match="another length than those before"):
-        shorter = {name: value[:, :16] for name, value in unpadded[0].items()}
-        write_project(model, tmp_path / "aie", "vek280", data=[*unpadded, shorter], assume_unmasked=True)
+        longer = {name: np.tile(value, 2) for name, value in unpadded[0].items()}
+        write_project(model, tmp_path / "aie", "vek280", data=[*unpadded, longer], assume_unmasked=True)
     report = write_project(model, tmp_path / "aie", "vek280", data=unpadded, assume_unmasked=True)
     assert [(block.heads, block.positions) for block in report.blocks] == [(12, 32)] * 3
     assert all(block.fidelity.relative_error < 0.4 for block in report.blocks)
