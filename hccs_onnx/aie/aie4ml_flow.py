@@ -335,8 +335,8 @@ def _warnings(block: AttentionBlock) -> tuple[str, ...]:
     mass = n * (255 // n) / 256
     if block.cut.output == "uint8" and block.cut.params.reciprocal == "div" and mass < _ENOUGH_MASS:
         return (
-            f"uint8 with div rounds every probability down: a row of {n} equal logits sums to {mass:.2f}. "
-            "Prefer --to int16, or --reciprocal clb",
+            f"uint8 with div rounds every probability down: a row of {n} equal logits sums to {mass:.2f}, not 1. "
+            "Compare with --to int16 and with --reciprocal clb",
         )
     return ()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import needs_ir_version_10
 
 from aie.aie4ml_oracle import fraction, run_block, structs
 from aie.conftest import Rewrite
@@ -181,6 +182,8 @@ def test_firmware_of_digits_computes_the_block(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("aie4ml")
+    if output == "int16":
+        needs_ir_version_10()
     model = paper_digits(output, reciprocal)
     report = write_project(model, tmp_path / "project", target, data=digits_data)
     assert [block.heads for block in report.blocks] == [4, 4]
@@ -195,6 +198,8 @@ def test_firmware_of_minilm_computes_the_block(
     output: str, reciprocal: str, minilm_l6: Path, sentences: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     pytest.importorskip("aie4ml")
+    if output == "int16":
+        needs_ir_version_10()
     length = 128 if output == "uint8" else 64
     tokens = sentences["input_ids"][sentences["attention_mask"] == 1]
     ids = tokens[: len(tokens) // length * length].reshape(-1, 1, length)

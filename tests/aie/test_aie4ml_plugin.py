@@ -78,8 +78,7 @@ def as_softmax(model: onnx.ModelProto) -> dict[str, Any]:
     return {"approximation": "hccs", "hccs": {**hccs, "use_clb": params["reciprocal"] == b"clb"}}
 
 
-@pytest.mark.parametrize("output", ["uint8", "int16"])
-@pytest.mark.parametrize("reciprocal", ["div", "clb"])
+@pytest.mark.parametrize(("output", "reciprocal"), [("uint8", "clb"), ("int16", "div")])
 def test_handler_gives_the_firmware_of_directives(
     output: OutputType, reciprocal: Reciprocal, aie4ml: Any, tmp_path: Path
 ) -> None:
