@@ -20,8 +20,9 @@ from hccs_onnx.aie.aie4ml_config import configuration, platform_of, split_layers
 from hccs_onnx.aie.aie4ml_graph import build_graph
 from hccs_onnx.aie.aie4ml_quantize import quantize
 from hccs_onnx.errors import CodegenError
-from hccs_onnx.operator.schema import is_hccs
-from hccs_onnx.params import OutputType, Reciprocal
+from hccs_onnx.operator.body import function_body
+from hccs_onnx.operator.schema import is_hccs, make_node
+from hccs_onnx.params import HccsParams, HeadParams, OutputType, Reciprocal
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -186,6 +187,41 @@ def test_aie4ml_itself_refuses_other_quantisation(
     codes.input[1], codes.input[2] = "other_scale", "other_zero"
     with pytest.raises(ValueError, match=text):
         aie4ml.from_onnx(model, config, output_dir=tmp_path, project_name="block")
+
+
+def one_node(n: int, head: HeadParams) -> onnx.ModelProto:
+    """HCCS on a quantised graph input, and nothing else."""
+    constants = {
+        "unit": np.float32(0.125), "zero": np.int8(0), "y_zero": np.uint8(0), "y_unit": np.float32(2.0**-8)
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "unit", "zero"], ["codes"], name="codes"),
+        make_node(HccsParams((head,), reciprocal="div"), "codes", "y_zero", "scores", "sm"),
+        helper.make_node("DequantizeLinear", ["scores", "y_unit", "y_zero"], ["y"], name="y"),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [16, n]) for name in ("x", "y")]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return helper.make_model(
+        helper.make_graph(nodes, "one", ends[:1], ends[1:], tensors),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("hccs", 1)],
+        functions=[function_body("uint8", "div", 17)],
+        ir_version=8,
+    )
+
+
+def test_handler_takes_a_node_alone(aie4ml: Any, tmp_path: Path) -> None:
+    config = {"Part": "xilinx_vek280_base", "AIEConfig": {"Iterations": 1}}
+    aie4ml.from_onnx(one_node(24, HeadParams(900, 8, 100)), config, output_dir=tmp_path, project_name="one").write()
+    struct = structs(tmp_path)["sm"]
+    assert [struct.values(name) for name in ("B", "S", "Dmax")] == [[900], [8], [100]]
+    assert struct.constant("COLS") == 24
+
+
+def test_aie4ml_itself_refuses_rows_that_fill_no_microtiles(aie4ml: Any, tmp_path: Path) -> None:
+    config = {"Part": "xilinx_vek280_base", "AIEConfig": {"Iterations": 1}}
+    model = aie4ml.from_onnx(one_node(20, HeadParams(900, 8, 100)), config, output_dir=tmp_path, project_name="one")
+    with pytest.raises(ValueError, match="whole number of 8-wide microtiles"):
+        model.write()
 
 
 def test_register_does_nothing_the_second_time(aie4ml: Any) -> None:
