@@ -210,7 +210,7 @@ def _result(view: GraphView, context: str, subject: str) -> str:
             break
         constant = all(view.is_constant(tensor.name) for tensor in node.inputs if tensor.name != name)
         linear = node.op in _LINEAR and constant and node.inputs[0].name == name
-        moves = node.op in _MOVES or hands_on(view, node)
+        moves = not projects and (node.op in _MOVES or hands_on(view, node))
         if not (moves or linear or (node.op == "Add" and constant)) or (linear and projects):
             break
         projects = projects or linear

@@ -15,12 +15,13 @@ from onnx import helper
 from aie.conftest import Rewrite
 from aie.made_up_block import make_block
 from hccs_onnx import workflow
-from hccs_onnx.aie.aie4ml_block import Projection
+from hccs_onnx.aie.aie4ml_block import Projection, read_blocks
 from hccs_onnx.aie.aie4ml_config import check_rows, configuration, platform_of, split_layers
+from hccs_onnx.aie.aie4ml_cut import find_cuts
 from hccs_onnx.aie.aie4ml_flow import write_project
 from hccs_onnx.aie.aie4ml_graph import build_graph
 from hccs_onnx.aie.aie4ml_quantize import best_fraction, quantize
-from hccs_onnx.calibration.data import Feed
+from hccs_onnx.calibration.data import Feed, Samples, input_specs
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.operator.schema import is_hccs, read_attributes
 
@@ -87,6 +88,17 @@ def test_blocks_of_a_batch_are_those_of_its_samples(
     assert [block["samples"] for block in batch] == [4, 4]
     assert [block["fractions"] for block in batch] == [block["fractions"] for block in alone]
     assert batch[0]["fidelity"]["relative_error"] == pytest.approx(alone[0]["fidelity"]["relative_error"], rel=0.05)
+
+
+def test_block_may_be_the_whole_model(paper_digits: Rewrite, digits_data: list[Feed], tmp_path: Path) -> None:
+    whole = onnx.load(paper_digits())
+    cut = find_cuts(whole, paper_digits())[0]
+    [inside] = read_blocks(whole, paper_digits(), [cut], Samples(digits_data, input_specs(whole)))
+    onnx.utils.extract_model(str(paper_digits()), str(tmp_path / "block.onnx"), [cut.source], [cut.result])
+    data = [{cut.source: x[None]} for x in inside.x]
+    report = write_project(tmp_path / "block.onnx", tmp_path / "aie", "vek280", data=data)
+    of_whole = write_project(paper_digits(), tmp_path / "whole", "vek280", data=digits_data)
+    assert report.blocks[0].fidelity == of_whole.blocks[0].fidelity
 
 
 def test_project_of_one_node_has_one_block(paper_digits: Rewrite, digits_data: list[Feed], tmp_path: Path) -> None:
