@@ -24,7 +24,7 @@ def compiler() -> str:
 
 
 def compile_program(source: Path, program: Path, arch: int, *flags: str | Path, cxx: str | None = None) -> Path:
-    """The program that `source` compiles to for the architecture; the compiler's complaints where it does not."""
+    """The program that `source` and sources among `flags` compile to; the compiler's complaints where they do not."""
     command = [cxx or compiler(), "-std=c++20", f"-D__AIE_ARCH__={arch}", "-I", include_dir(), "-I", SOURCES, *flags]
     result = subprocess.run(
         [str(part) for part in (*command, source, "-o", program)], capture_output=True, text=True, check=False

@@ -91,7 +91,15 @@ def kernels_of_aie4ml() -> Path:
     "arch", [pytest.param(10, marks=pytest.mark.slow), 20, *(pytest.param(a, marks=pytest.mark.slow) for a in (21, 22))]
 )
 def test_aie4ml_kernels_equal_reference(arch: int, kernels_of_aie4ml: Path, tmp_path: Path) -> None:
-    program = compile_program(SOURCES / "aie4ml_kernels.cpp", tmp_path / "kernels", arch, "-w", "-I", kernels_of_aie4ml)
+    program = compile_program(
+        SOURCES / "aie4ml_kernels.cpp",
+        tmp_path / "kernels",
+        arch,
+        "-w",
+        "-DAIE_EMULATION_TRAP=1",
+        "-I",
+        kernels_of_aie4ml,
+    )
     rng = np.random.default_rng(arch)
     checked = 0
     for kernel in KERNELS:

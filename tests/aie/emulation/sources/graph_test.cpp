@@ -53,6 +53,9 @@ static void write_before(adf::input_buffer<int8>& in, adf::output_buffer<int8>&)
 static void write_half(adf::input_buffer<int8>&, adf::output_buffer<int8>& out) {
   for (std::size_t i = 0; i < out.size() / 2; ++i) out.data()[i] = 1;
 }
+static void ones(adf::output_buffer<int8, adf::extents<16>>& out) {
+  aie::store_v(out.data(), aie::broadcast<int8, 16>(1));
+}
 static void load_parameters(adf::input_buffer<int8>&, adf::output_buffer<int8>&, const int32 (&parameters)[4]) {
   aie::load_v<4>(parameters);
 }
@@ -327,9 +330,37 @@ TEST(graph_needs_connections_sizes_and_runtime_ratios) {
   }
   {
     const auto graph = make(write_half);
-    adf::input_port other;
+    adf::output_port other;
     CHECK(fails([&] { adf::connect<>(other, graph->k.in[0]); }));
+    CHECK(fails([&graph] { graph->k.in[1]; }));
   }
+  {
+    const auto graph = make(write_half);
+    adf::kernel loose = adf::kernel::create(write_half);
+    adf::runtime<adf::ratio>(loose) = 0.5;
+    adf::connect<>(graph->k.out[0], loose.in[0]);
+    CHECK(fails([&graph] { graph->init(); }));
+  }
+}
+TEST(kernels_without_inputs_run_a_given_number_of_times) {
+  class generator : public adf::graph {
+   public:
+    generator() {
+      k_ = adf::kernel::create(ones);
+      adf::runtime<adf::ratio>(k_) = 0.1;
+      out_ = adf::output_plio::create("out", adf::plio_64_bits, "out.txt");
+      adf::connect<>(k_.out[0], out_.in[0]);
+    }
+
+   private:
+    adf::kernel k_;
+    adf::output_plio out_;
+  } graph;
+  graph.init();
+  CHECK(fails([&graph] { graph.run(); }));
+  graph.run(2);
+  graph.end();
+  CHECK(output() == "1 1 1 1 1 1 1 1\n1 1 1 1 1 1 1 1\n1 1 1 1 1 1 1 1\n1 1 1 1 1 1 1 1\n");
 }
 TEST(dimensions_must_agree_with_extents) {
   write_file("in.txt", beats(2, 8));
@@ -347,7 +378,8 @@ TEST(tiles_are_not_loaded_beyond_their_time) {
 }
 TEST(plio_files_hold_whole_beats_of_legal_values) {
   const auto graph = make(write_half);
-  for (const char* text : {"1 2 3\n", "1 2 3 4 5 6 7 8 9\n", "1 2 3 4 5 6 7 128\n", "1 2 3 4 5 6 7 x\n"}) {
+  for (const char* text :
+       {"1 2 3\n", "1 2 3 4 5 6 7 8 9\n", "1 2 3 4 5 6 7 128\n", "1 2 3 4 5 6 7 x\n", "1 2 3 4 5 6 7 0x8\n"}) {
     write_file("in.txt", text);
     CHECK(fails([&graph] { graph->init(); }));
   }

@@ -49,6 +49,21 @@ using input_port = port<direction::in>;
 using output_port = port<direction::out>;
 using inout_port = port<direction::inout>;
 
+// The ports of a kernel or PLIO, by number.
+template <class Port>
+class port_list {
+ public:
+  Port& operator[](std::size_t index) {
+    if (index >= ports_.size()) emulation::fail("there is no port %zu (needs below %zu)", index, ports_.size());
+    return ports_[index];
+  }
+  std::size_t size() const { return ports_.size(); }
+  void add(std::shared_ptr<detail::endpoint> end) { ports_.emplace_back(std::move(end)); }  // the emulation's own
+
+ private:
+  std::vector<Port> ports_;
+};
+
 template <direction D>
 port<D>& async(port<D>& p) {
   p.end->is_async = true;
@@ -73,16 +88,11 @@ class connect {
   connect(const port_base& from, const port_base& to) : depth(0) {
     if (to.end->driver && to.end->driver != from.end) emulation::fail("a port is connected to two sources");
     to.end->driver = from.end;
-    // A parameter's value enters at the graph's port; whoever sets it has to find the kernel behind.
-    if (to.end->is_async) from.end->is_async = true;
   }
   unsigned depth;
 };
 connect(const port_base&, const port_base&) -> connect<>;
 
-inline unsigned& fifo_depth(connect<>& net) {
-  return net.depth;
-}
 template <class... Kind>
 unsigned& fifo_depth(connect<Kind...>& net) {
   return net.depth;
@@ -91,9 +101,9 @@ unsigned& fifo_depth(connect<Kind...>& net) {
 // ------------------------------------------------------------------------------------------------------------ kernels
 class kernel {
  public:
-  std::vector<input_port> in;
-  std::vector<output_port> out;
-  std::vector<inout_port> inout;
+  port_list<input_port> in;
+  port_list<output_port> out;
+  port_list<inout_port> inout;
   std::shared_ptr<detail::kernel_node> node;  // the emulation's own
 
   kernel() = default;
@@ -124,13 +134,13 @@ class kernel {
     for (std::size_t i = 0; i < node->ends.size(); ++i) {
       switch (node->ways[i]) {
         case direction::in:
-          in.emplace_back(node->ends[i]);
+          in.add(node->ends[i]);
           break;
         case direction::out:
-          out.emplace_back(node->ends[i]);
+          out.add(node->ends[i]);
           break;
         case direction::inout:
-          inout.emplace_back(node->ends[i]);
+          inout.add(node->ends[i]);
           break;
       }
     }
@@ -213,21 +223,28 @@ detail::location_setter location(port_base&) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------- PLIO
+namespace detail {
+inline std::shared_ptr<plio_node> make_plio(std::string name, plio_type width, std::string file, bool is_input) {
+  const auto node = std::make_shared<plio_node>();
+  node->name = std::move(name);
+  node->file = std::move(file);
+  node->bits = width;
+  node->is_input = is_input;
+  node->end->kind = port_kind::plio;
+  the_registry().plios.push_back(node);
+  return node;
+}
+}  // namespace detail
+
 class input_plio {
  public:
-  std::vector<output_port> out = std::vector<output_port>(1);
+  port_list<output_port> out;
   std::shared_ptr<detail::plio_node> node;  // the emulation's own
 
-  static input_plio create(std::string name, plio_type width, std::string file, double = 0, bool hex = false) {
-    emulation::require(!hex, "input_plio: hexadecimal files are not emulated");
+  static input_plio create(std::string name, plio_type width, std::string file, double /*frequency*/ = 0) {
     input_plio p;
-    p.node = std::make_shared<detail::plio_node>();
-    p.node->name = std::move(name);
-    p.node->file = std::move(file);
-    p.node->bits = width;
-    p.node->end->kind = detail::port_kind::plio;
-    p.out[0].end = p.node->end;
-    detail::the_registry().plios.push_back(p.node);
+    p.node = detail::make_plio(std::move(name), width, std::move(file), true);
+    p.out.add(p.node->end);
     return p;
   }
   static input_plio create(plio_type width, std::string file, double frequency = 0) {
@@ -236,20 +253,13 @@ class input_plio {
 };
 class output_plio {
  public:
-  std::vector<input_port> in = std::vector<input_port>(1);
+  port_list<input_port> in;
   std::shared_ptr<detail::plio_node> node;  // the emulation's own
 
-  static output_plio create(std::string name, plio_type width, std::string file, double = 0, bool hex = false) {
-    emulation::require(!hex, "output_plio: hexadecimal files are not emulated");
+  static output_plio create(std::string name, plio_type width, std::string file, double /*frequency*/ = 0) {
     output_plio p;
-    p.node = std::make_shared<detail::plio_node>();
-    p.node->name = std::move(name);
-    p.node->file = std::move(file);
-    p.node->bits = width;
-    p.node->is_input = false;
-    p.node->end->kind = detail::port_kind::plio;
-    p.in[0].end = p.node->end;
-    detail::the_registry().plios.push_back(p.node);
+    p.node = detail::make_plio(std::move(name), width, std::move(file), false);
+    p.in.add(p.node->end);
     return p;
   }
   static output_plio create(plio_type width, std::string file, double frequency = 0) {

@@ -101,18 +101,22 @@ void describe_parameter(endpoint& end) {
 
 template <class T, std::size_t N>
 struct argument<const T (&)[N]> {
+  using array = const T[N];
   static constexpr direction way = direction::in;
   static void describe(endpoint& end) { describe_parameter<T, N>(end); }
   explicit argument(endpoint& end) : copy(end) {}
-  const T (&value()) [N] { return *reinterpret_cast<const T(*)[N]>(copy.data()); } void finish(endpoint&) {}
+  array& value() { return *reinterpret_cast<array*>(copy.data()); }
+  void finish(endpoint&) {}
   parameter_copy<T, N> copy;
 };
 template <class T, std::size_t N>
 struct argument<T (&)[N]> {
+  using array = T[N];
   static constexpr direction way = direction::inout;
   static void describe(endpoint& end) { describe_parameter<T, N>(end); }
   explicit argument(endpoint& end) : copy(end) {}
-  T (&value()) [N] { return *reinterpret_cast<T(*)[N]>(copy.data()); } void finish(endpoint& end) {
+  array& value() { return *reinterpret_cast<array*>(copy.data()); }
+  void finish(endpoint& end) {
     emulation::require(copy.memory.is_intact(), "a kernel wrote outside of an array parameter");
     std::memcpy(end.parameter.data(), copy.data(), N * sizeof(T));
   }
@@ -178,6 +182,12 @@ struct kernel_node {
     f();
   }
 
+  bool has_input() const {
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      if (ways[i] == direction::in && ends[i]->kind != port_kind::parameter) return true;
+    }
+    return false;
+  }
   bool is_ready() const {
     for (std::size_t i = 0; i < ends.size(); ++i) {
       const endpoint& end = *ends[i];

@@ -1,5 +1,4 @@
-// PLIO files: one beat of 32, 64 or 128 bits a line, its elements separated by blanks, as the simulators read and
-// write.
+// PLIO files as the simulators have them: one beat of 32, 64 or 128 bits a line, its elements separated by blanks.
 //
 // Names are relative to AIE_EMULATION_INPUT_DIR (default: here) and AIE_EMULATION_OUTPUT_DIR (default:
 // x86simulator_output, where x86simulator puts its results). Lines with TLAST and time stamps ("T 120 ns") are skipped.
@@ -71,7 +70,7 @@ inline void append_text(std::vector<unsigned char>& bytes, element_type type, co
     if (*end != '\0') emulation::fail("%s: not a number (%s)", where, text);
     return;
   }
-  const long long value = std::strtoll(text, &end, 0);
+  const long long value = std::strtoll(text, &end, 10);
   const int bits = static_cast<int>(type.bytes * 8);
   const long long low = type.kind == 'i' ? -(1LL << (bits - 1)) : 0;
   const long long high = type.kind == 'i' ? (1LL << (bits - 1)) - 1 : (1LL << bits) - 1;

@@ -20,6 +20,7 @@ inline bool is_fed_by(const endpoint& parameter, const endpoint& entry) {
   return at == &entry;
 }
 inline void attach(endpoint& consumer, const char* who) {
+  consumer.queue.clear();
   endpoint* producer = source_of(consumer);
   if (producer == nullptr) emulation::fail("%s: an input is not connected", who);
   for (const endpoint* other : producer->consumers) {
@@ -41,6 +42,7 @@ inline element_type type_of(const plio_node& plio) {
     type = producer->type;
   }
   if (type.kind == 0) emulation::fail("%s: not connected to a kernel", plio.name.c_str());
+  if (type.bytes > 4) emulation::fail("%s: elements of %u bytes (needs 1 to 4)", plio.name.c_str(), type.bytes);
   return type;
 }
 
@@ -73,7 +75,15 @@ inline void graph::init() {
     }
   }
   for (const auto& plio : plios_) {
-    if (!plio->is_input) detail::attach(*plio->end, plio->name.c_str());
+    if (plio->is_input) continue;
+    detail::attach(*plio->end, plio->name.c_str());
+    plio->written.clear();
+  }
+  for (const auto& k : kernels_) {
+    for (std::size_t i = 0; i < k->ends.size(); ++i) {
+      const bool is_loose = k->ways[i] == direction::out && k->ends[i]->consumers.empty();
+      if (is_loose) emulation::fail("%s: an output is not connected", k->name());
+    }
   }
   for (const auto& plio : plios_) {
     if (!plio->is_input) continue;
@@ -88,6 +98,7 @@ inline void graph::run(int iterations) {
   emulation::require(is_initialised_, "graph.run() without graph.init()");
   std::vector<unsigned long> remaining;
   for (const auto& k : kernels_) {
+    if (iterations < 0 && !k->has_input()) emulation::fail("%s: without inputs, run() would not end", k->name());
     remaining.push_back(iterations < 0 ? ~0UL : static_cast<unsigned long>(iterations) * k->repetitions);
   }
   for (bool moved = true; moved;) {
@@ -138,17 +149,12 @@ inline void graph::write_report() const {
   std::fputs("[", file.get());
   const char* separator = "\n";
   for (const auto& k : kernels_) {
-    const emulation::operation_counts& c = k->counts;
-    std::fprintf(
-        file.get(),
-        "%s  {\"source\": \"%s\", \"column\": %d, \"row\": %d, \"runs\": %lu, \"load\": %llu, \"store\": %llu, "
-        "\"move\": %llu, \"multiply\": %llu, \"srs\": %llu, \"ups\": %llu, \"lane\": %llu, \"scalar\": %llu, "
-        "\"pad\": %llu}",
-        separator, k->source.c_str(), k->column, k->row, k->runs, static_cast<unsigned long long>(c.load),
-        static_cast<unsigned long long>(c.store), static_cast<unsigned long long>(c.move),
-        static_cast<unsigned long long>(c.multiply), static_cast<unsigned long long>(c.srs),
-        static_cast<unsigned long long>(c.ups), static_cast<unsigned long long>(c.lane),
-        static_cast<unsigned long long>(c.scalar), static_cast<unsigned long long>(c.pad));
+    std::fprintf(file.get(), "%s  {\"source\": \"%s\", \"column\": %d, \"row\": %d, \"runs\": %lu", separator,
+                 k->source.c_str(), k->column, k->row, k->runs);
+    k->counts.each([&file](const char* name, unsigned long long operations) {
+      std::fprintf(file.get(), ", \"%s\": %llu", name, operations);
+    });
+    std::fputs("}", file.get());
     separator = ",\n";
   }
   std::fputs("\n]\n", file.get());

@@ -33,7 +33,7 @@
 #define AIE_EMULATION_COUNT 1
 #endif
 #ifndef AIE_EMULATION_INV_NOISE
-#define AIE_EMULATION_INV_NOISE 64
+#define AIE_EMULATION_INV_NOISE 4096
 #endif
 
 namespace emulation {
@@ -41,5 +41,8 @@ namespace emulation {
 inline constexpr int arch = __AIE_ARCH__;
 inline constexpr bool is_aie = arch == 10;                  // the first generation; the others are called ML here
 inline constexpr bool is_ml_v2 = arch == 21 || arch == 22;  // 512-bit loads, twice the multipliers
+
+// Bytes to which the widest memory access has to be aligned.
+inline constexpr unsigned memory_alignment = is_aie ? 16 : is_ml_v2 ? 64 : 32;
 
 }  // namespace emulation

@@ -14,7 +14,8 @@ class guarded_memory {
  public:
   explicit guarded_memory(std::size_t bytes)
       : bytes_(bytes),
-        base_(static_cast<unsigned char*>(::operator new(bytes + 2 * guard_bytes + alignment, std::align_val_t{128}))),
+        base_(static_cast<unsigned char*>(
+            ::operator new(bytes + 2 * guard_bytes + memory_alignment, std::align_val_t{128}))),
         pattern_(state().random) {
     poison(data(), bytes_);
     each_guard_byte([](unsigned char& byte, unsigned char expected) { byte = expected; });
@@ -23,7 +24,7 @@ class guarded_memory {
   guarded_memory& operator=(const guarded_memory&) = delete;
   ~guarded_memory() { ::operator delete(base_, std::align_val_t{128}); }
 
-  unsigned char* data() { return base_ + guard_bytes + alignment; }
+  unsigned char* data() { return base_ + guard_bytes + memory_alignment; }
   std::size_t size() const { return bytes_; }
   bool is_intact() {
     bool intact = true;
@@ -32,7 +33,6 @@ class guarded_memory {
   }
 
  private:
-  static constexpr std::size_t alignment = is_aie ? 16 : is_ml_v2 ? 64 : 32;
   static constexpr std::size_t guard_bytes = 128;
 
   template <class F>

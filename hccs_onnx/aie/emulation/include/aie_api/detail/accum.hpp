@@ -26,6 +26,22 @@ lane_type<Bits> wrap(W value) {
   return static_cast<lane_type<Bits>>(kept);
 }
 
+// AIE-ML saturates before it shifts, where a saturation mode is set (UG1583, "ups"); AIE does not. The sign that
+// 32 unsigned bits would have in 32 bits of accumulator is nowhere said, so they must not need it.
+template <unsigned Bits>
+lane_type<Bits> shift_up(int64 value, int shift) {
+  using wide = emulation::int128;
+  const saturation_mode mode = emulation::state().registers.saturation;
+  if (Bits == 32 && shift == 0 && value > INT32_MAX) emulation::fail("a uint32 of 2^31 or more in an acc32 lane");
+  if (!is_aie && mode != saturation_mode::none) {
+    const wide most = (wide{1} << (Bits - 1)) - 1;
+    const wide high = most >> shift;
+    const wide low = (mode == saturation_mode::symmetric ? -most : -most - 1) >> shift;
+    value = value > high ? static_cast<int64>(high) : value < low ? static_cast<int64>(low) : value;
+  }
+  return wrap<Bits>(wide{value} * (wide{1} << shift));
+}
+
 template <unsigned Bits, unsigned N>
 constexpr unsigned accumulator_operations(unsigned width = 1024) {
   return emulation::operations_for(N * Bits, width);
@@ -60,7 +76,7 @@ class accum {
     emulation::poison(lanes.data(), sizeof lanes);
     for (auto& lane : lanes) lane >>= sizeof lane * 8 - lane_bits;
   }
-  explicit accum(detail::unset_t) {}
+  explicit accum(detail::unset_t) : lanes{} {}
   template <class Other>
     requires(detail::accumulator_bits<Other> == lane_bits)
   accum(const accum<Other, N>& other) : lanes(other.lanes) {}
@@ -75,10 +91,7 @@ class accum {
       emulation::fail("upshift out of range (%d, needs 0..%d)", shift, detail::max_shift);
     }
     emulation::count(&emulation::operation_counts::ups, detail::accumulator_operations<lane_bits, N>());
-    for (unsigned i = 0; i < N; ++i) {
-      const auto value = emulation::int128{v.lanes[i]} * (emulation::int128{1} << shift);
-      lanes[i] = detail::wrap<lane_bits>(value);
-    }
+    for (unsigned i = 0; i < N; ++i) lanes[i] = detail::shift_up<lane_bits>(int64{v.lanes[i]}, shift);
   }
   // Signedness chosen when it runs: the vector's bits are read as signed or as unsigned.
   template <detail::Integer T>

@@ -7,7 +7,8 @@ namespace aie {
 
 template <class T, unsigned N, class E>
 vector<T, N> broadcast(E value) {
-  detail::count_move<T, N>();
+  emulation::count(&emulation::operation_counts::broadcast,
+                   emulation::operations_for(vector<T, N>::bits(), emulation::alu_bits));
   vector<T, N> result(detail::unset);
   result.lanes.fill(static_cast<T>(static_cast<detail::scalar_type_t<E>>(value)));
   return result;

@@ -9,7 +9,7 @@
 namespace aie {
 
 // Alignment that serves every vector: what one memory access may ask for at most.
-inline constexpr unsigned vector_decl_align = detail::is_aie ? 16 : detail::is_ml_v2 ? 64 : 32;
+inline constexpr unsigned vector_decl_align = emulation::memory_alignment;
 template <class T, unsigned N>
 inline constexpr unsigned vector_ldst_align_v =
     N * sizeof(T) < vector_decl_align ? static_cast<unsigned>(N * sizeof(T)) : vector_decl_align;

@@ -1,4 +1,4 @@
-// Scalar intrinsics that kernels call without a namespace.
+// Intrinsics that kernels call without a namespace.
 #pragma once
 
 #include <bit>
@@ -14,3 +14,7 @@ inline int clb(unsigned value) {
 inline int clb(int value) {
   return clb(static_cast<unsigned>(value < 0 ? ~value : value));
 }
+
+// Marks for the device's trace unit.
+inline void event0() {}
+inline void event1() {}

@@ -1,5 +1,5 @@
 // Shift, round, saturate: the way from an accumulator lane to a vector lane, in this order.
-// Rounding and saturation modes as in the AIE API guide (UG1529), "Configuration"; shift ranges as there for to_vector.
+// Modes and their order as in the intrinsics guides ("Shift-Round-Saturate", UG1583 for AIE-ML), shift ranges too.
 #pragma once
 
 #include <limits>

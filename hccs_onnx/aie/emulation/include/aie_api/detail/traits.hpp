@@ -26,7 +26,7 @@ concept Integer = is_element<T> && std::is_integral_v<T>;
 template <class T>
 inline constexpr unsigned type_bits = sizeof(T) * 8;
 
-// 128 to 1024 bits are native, more is an array of native vectors; the API goes to 8 x 1024 bits at most in practice.
+// 128 to 1024 bits are native, more is an array of native vectors. The upper bound is ours, against slips.
 template <class T, unsigned N>
 inline constexpr bool is_vector_size = std::has_single_bit(N) && N * type_bits<T> >= 128 && N * type_bits<T> <= 8192;
 

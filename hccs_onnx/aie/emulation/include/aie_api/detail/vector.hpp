@@ -17,7 +17,7 @@ class vector;
 
 namespace detail {
 
-// For results whose every lane is about to be written.
+// For results whose every lane is about to be written: no poison, which would take longer than the operation.
 struct unset_t {};
 inline constexpr unset_t unset{};
 
@@ -89,7 +89,7 @@ class vector {
   static constexpr bool is_real() { return true; }
 
   vector() { emulation::poison(lanes.data(), sizeof lanes); }  // undefined on the device
-  explicit vector(detail::unset_t) {}
+  explicit vector(detail::unset_t) : lanes{} {}
   template <class... Values>
     requires(sizeof...(Values) + 1 == N)
   explicit vector(T first, Values... rest) : lanes{first, static_cast<T>(rest)...} {
@@ -171,19 +171,25 @@ class vector {
   template <class U = typename detail::wider<T>::type>
   vector<U, N> unpack() const {
     static_assert(sizeof(U) > sizeof(T), "unpack widens");
+    static_assert(std::is_signed_v<U> || !std::is_signed_v<T>, "unpack keeps the sign");
     detail::count_move<U, N>();
     vector<U, N> result(detail::unset);
     for (unsigned i = 0; i < N; ++i) result.lanes[i] = static_cast<U>(lanes[i]);
     return result;
   }
-  // The lanes' low halves, or saturated, as the saturation mode says (instruction VPACK, "Uses = [crSat]").
+  // AIE-ML saturates or keeps the low bits, as the mode says (UG1583, "pack"). What AIE does with a lane that does not
+  // fit, and AIE-ML with one that changes its sign, is nowhere said: undefined there, not offered here.
   template <class U = typename detail::narrower<T>::type>
   vector<U, N> pack() const {
     static_assert(sizeof(U) < sizeof(T), "pack narrows");
+    static_assert(detail::is_aie || std::is_signed_v<U> == std::is_signed_v<T>, "pack keeps the sign: cast_to first");
     detail::count_move<T, N>();
     const saturation_mode mode = emulation::state().registers.saturation;
     vector<U, N> result(detail::unset);
-    for (unsigned i = 0; i < N; ++i) result.lanes[i] = detail::saturate<U>(static_cast<int64>(lanes[i]), mode);
+    for (unsigned i = 0; i < N; ++i) {
+      const bool fits = detail::saturate<U>(int64{lanes[i]}, saturation_mode::saturate) == lanes[i];
+      result.lanes[i] = detail::is_aie && !fits ? emulation::poisoned<U>() : detail::saturate<U>(int64{lanes[i]}, mode);
+    }
     return result;
   }
 };
