@@ -224,6 +224,6 @@ def _result(view: GraphView, context: str, subject: str) -> str:
 def _only_reader(view: GraphView, name: str) -> gs.Node | None:
     """The one node that reads a tensor's values; None where there are more, or it is a model output."""
     readers = [node for node in view.consumers(name) if node.op != "Shape"]
-    if name in view.outputs or len(readers) != 1 or not view.in_main_graph(readers[0]):
+    if name in view.outputs or len(readers) != 1 or not view.holds(readers[0]):
         return None
     return readers[0]
