@@ -11,7 +11,7 @@ CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie -name '*.cpp'
 # Here the native library is not optional: a compiler that fails is an error.
 export HCCS_REQUIRE_NATIVE := 1
 
-.PHONY: demo test test-slow test-oldest test-exporters fuzz lint format clean
+.PHONY: demo test test-slow test-sweeps test-oldest test-exporters fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -21,7 +21,11 @@ test: $(VENV)/.test
 
 # Sanitizers, aarch64 under emulation, one binary on many onnxruntimes: minutes, and tools that may not be there.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow --ignore tests/exporters
+	$(BIN)/python -m pytest -m "slow and not sweep" --ignore tests/exporters
+
+# AI Engine kernels at every length, in every mode, on every architecture, with sanitizers: an hour.
+test-sweeps: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) -m sweep
 
 # The oldest onnx, onnxruntime and friends that are supported, in an environment of their own.
 test-oldest: $(VENV)-oldest/.test

@@ -130,6 +130,7 @@ def test_kernels_equal_golden_vectors(arch: int, name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_equal_reference_at_all_lengths(arch: int, mode: Any, tmp_path: Path) -> None:
