@@ -70,6 +70,10 @@ class CalibrationError(HccsError):
     """A calibration file is unreadable, or belongs to another model."""
 
 
+class CodegenError(HccsError):
+    """No AI Engine project can be made of this model for this target, or a project cannot be used."""
+
+
 class NativeLibraryError(HccsError):
     """The native library is not installed, or cannot be used here."""
 
