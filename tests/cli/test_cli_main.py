@@ -14,8 +14,8 @@ import hccs_onnx
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
-COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "doctor", "demo"]
-LATER = ["codegen", "simulate", "estimate", "report"]
+COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "estimate", "doctor", "demo"]
+LATER = ["codegen", "simulate", "report"]
 MODEL = str(bundled_models() / "digits_dynamo.onnx")
 
 

@@ -1,0 +1,236 @@
+"""What the kernels would cost on the device: cycles modelled from operation counts. Nothing here was run on a device.
+
+The model: every operation that the host emulation counts needs a slot of the long instruction word; the slot that needs
+most cycles bounds a row. Loads have two slots, stores, multiplications and moves (vector ALU, permute, broadcast,
+lanes, accumulator to register) one each. Unpacking after a load, and shift-round-saturate before a store, are free. The
+compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the
+kernel's four loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline. Scalar
+operations are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from hccs_onnx.aie.kernels import padded_columns
+from hccs_onnx.params import OutputType, Reciprocal
+
+Target = Literal["vck190", "vek280", "vek385"]
+Slots = Mapping[str, float]
+
+FILLED = 0.9
+"""Share of the bounding slot that the compiler fills. Fitted: published kernel, uint8 clb, n = 32 and 64."""
+FILL_CYCLES = 20
+"""Load, move, multiply, shift and store one after the other (7 + 2 + 5 + 4 cycles, LLVM back end of AIE-ML), and 2."""
+DIVISION_CYCLES = 66
+"""A scalar division. Fitted: published kernel, int16 div against uint8 clb, n = 32 and 64."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the model has to know of a target.
+
+    Parameters
+    ----------
+    generation : str
+        Name of the AI Engine's generation.
+    arch : int
+        ``__AIE_ARCH__``.
+    clock_ghz : float
+        Clock of the array.
+    tiles : int
+        Compute tiles.
+    store_bytes, stream_bytes : int
+        What the store slot, and a stream into or out of a tile, moves a cycle.
+    """
+
+    generation: str
+    arch: int
+    clock_ghz: float
+    tiles: int
+    store_bytes: int
+    stream_bytes: int
+
+
+MACHINES: Mapping[Target, Machine] = {
+    "vck190": Machine("AIE", 10, 1.25, 400, 32, 4),  # VC1902: AM009
+    "vek280": Machine("AIE-ML", 20, 1.25, 304, 32, 4),  # VE2802: AM020; clock: arXiv 2604.02292
+    "vek385": Machine("AIE-MLv2", 22, 1.05, 144, 64, 8),  # 2VE3858: aie4ml 0.2.1's catalogue; clock: arXiv 2604.02292
+}
+
+PUBLISHED: Mapping[tuple[str, str], Mapping[int, float]] = {
+    ("AIE-ML", "uint8 clb"): {32: 1.36, 64: 2.19, 128: 2.18},
+    ("AIE-ML", "int16 div"): {32: 0.41, 64: 0.78, 128: 1.37},
+    ("AIE-ML", "bf16"): {32: 0.09, 64: 0.16, 128: 0.25},
+    ("AIE-MLv2", "uint8 clb"): {32: 1.46, 128: 2.21},
+    ("AIE-MLv2", "int16 div"): {32: 0.41, 128: 1.41},
+    ("AIE-MLv2", "bf16"): {32: 0.24, 128: 0.77},
+}
+"""G elements/s of a tile in AMD's simulator: arXiv 2604.02292, Table III. bf16 is AMD's Softmax."""
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """Modelled cost of a kernel on one tile.
+
+    Parameters
+    ----------
+    n : int
+        Row length.
+    cycles : float
+        Cycles a row, all slots overlapping: the model that the published kernel is put to as well.
+    bound : str
+        Slot that decides `cycles`.
+    phased : float
+        Cycles a row where the kernel's loops do not overlap.
+    floors : mapping of str to float
+        Cycles a row that no kernel can go below: each code loaded twice, each output stored once, each code and output
+        through one stream.
+    """
+
+    n: int
+    cycles: float
+    bound: str
+    phased: float
+    floors: Slots
+
+    @property
+    def with_streams(self) -> float:
+        """Cycles a row where one stream in and one out feed the tile."""
+        return max(self.cycles, self.floors["stream"])
+
+    @property
+    def memory_share(self) -> float:
+        """Share of `cycles` that the loads and stores of any kernel would take."""
+        return max(self.floors["load"], self.floors["store"]) / self.cycles
+
+    def elements_per_second(self, machine: Machine, tiles: int = 1, *, streams: bool = False) -> float:
+        """G elements/s of so many tiles."""
+        return self.n * machine.clock_ghz * tiles / (self.with_streams if streams else self.cycles)
+
+
+def kernel_estimate(
+    target: Target, output: OutputType, reciprocal: Reciprocal, n: int, *, masked: bool = False, wide: bool = False
+) -> KernelEstimate:
+    """Modelled cost of ``hccs::softmax``.
+
+    Parameters
+    ----------
+    target : {'vck190', 'vek280', 'vek385'}
+        Device.
+    output : {'uint8', 'int16'}
+        Type of the probabilities.
+    reciprocal : {'div', 'clb', 'norm'}
+        How the row sum is inverted.
+    n : int
+        Row length. Between and beyond the lengths that were measured, operations are taken to be linear in it.
+    masked : bool
+        Whether the kernel has the mask.
+    wide : bool
+        Whether row sums can exceed an int16: n * B > 32767. Not looked at where that is illegal or makes no difference.
+
+    Examples
+    --------
+    >>> estimate = kernel_estimate("vek280", "uint8", "clb", 128)
+    >>> estimate.bound, round(estimate.cycles, 1)
+    ('move', 13.5)
+    """
+    machine = MACHINES[target]
+    sums = "wide" if wide and (reciprocal == "norm" or (output == "uint8" and reciprocal == "div")) else "narrow"
+    table = _counts()[machine.arch, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}"]
+    vectors = padded_columns(n) / 32
+    phases = {name: _at(table, name, padded_columns(n)) for name in ("maxima", "sums", "reciprocals", "normalise")}
+    fused = {"move": vectors * (2 if masked else 1) if machine.arch != 10 else 0.0, "srs": vectors}
+    by_phase = {name: _slots(counts, fused if name == "normalise" else {}) for name, counts in phases.items()}
+    if n % 32:  # padding is limited to the lowest code, twice, and its outputs to 0
+        for name in ("maxima", "sums") if masked else ("maxima", "sums", "normalise"):
+            by_phase[name]["move"] += 1
+    total = {slot: sum(slots[slot] for slots in by_phase.values()) for slot in by_phase["sums"]}
+    bound = max(total, key=lambda slot: total[slot])
+    band = max(1, min(32, (4096 if machine.arch == 10 else 8192) // (64 * -(-n // 64))))
+    loops = sum(1 for slots in by_phase.values() if max(slots.values()) > 0)
+    phased = sum(max(slots.values()) for slots in by_phase.values()) / FILLED + loops * FILL_CYCLES / band
+    return KernelEstimate(n, total[bound] / FILLED, bound, phased, floors(target, output, n))
+
+
+def published_estimate(target: Target, kind: str, n: int) -> KernelEstimate:
+    """The same model's cost of the published kernel: `aie4ml` 0.2.1, linear layout.
+
+    Parameters
+    ----------
+    target : {'vck190', 'vek280', 'vek385'}
+        Device.
+    kind : {'uint8 clb', 'int16 div'}
+        Which of the two that the paper reports.
+    n : int
+        Row length: 32, 64 or 128.
+
+    Examples
+    --------
+    >>> machine = MACHINES["vek280"]
+    >>> modelled = published_estimate("vek280", "uint8 clb", 64).elements_per_second(machine)
+    >>> abs(modelled / PUBLISHED["AIE-ML", "uint8 clb"][64] - 1) < 0.2
+    True
+    """
+    machine = MACHINES[target]
+    counts = _counts()[machine.arch, f"published {kind}"][n]["rows"]
+    vectors = n / 32
+    # Maximum and reciprocal are broadcast in each row, all else once. Scores and outputs are rounded when stored.
+    slots = _slots({**counts, "broadcast": 2, "ups": 0}, {"srs": 2 * vectors})
+    bound = max(slots, key=lambda slot: slots[slot])
+    cycles = slots[bound] / FILLED + (DIVISION_CYCLES if kind.endswith("div") else 0)
+    return KernelEstimate(n, cycles, bound, cycles, floors(target, "int16" if "int16" in kind else "uint8", n))
+
+
+def floors(target: Target, output: OutputType, n: int) -> Slots:
+    """Cycles a row that no kernel can go below, by what limits it.
+
+    Examples
+    --------
+    >>> dict(floors("vek280", "uint8", 128))
+    {'load': 4.0, 'store': 4.0, 'stream': 32.0}
+    """
+    machine = MACHINES[target]
+    columns, size = padded_columns(n), 1 if output == "uint8" else 2
+    return {
+        "load": 2 * columns / (2 * machine.store_bytes),  # two load slots, each as wide as the store slot
+        "store": size * columns / machine.store_bytes,
+        "stream": size * columns / machine.stream_bytes,
+    }
+
+
+def _slots(counts: Slots, fused: Slots) -> dict[str, float]:
+    """Cycles a row of each issue slot; `fused` is what loads and stores do on the way."""
+    move = sum(counts.get(kind, 0.0) for kind in ("move", "broadcast", "lane", "ups", "pad", "srs"))
+    return {
+        "load": counts.get("load", 0.0) / 2,
+        "store": counts.get("store", 0.0),
+        "move": move - sum(fused.values()),
+        "multiply": counts.get("multiply", 0.0),
+    }
+
+
+def _at(table: Mapping[int, Mapping[str, Slots]], phase: str, columns: int) -> dict[str, float]:
+    """Counts at a row length: linear between the measured ones, and along the last two beyond them."""
+    lengths = sorted(table)
+    upper = next((length for length in lengths[1:] if length >= columns), lengths[-1])
+    lower = lengths[lengths.index(upper) - 1]
+    share = (columns - lower) / (upper - lower)
+    first, second = table[lower][phase], table[upper][phase]
+    kinds = {*first, *second}
+    return {kind: (1 - share) * first.get(kind, 0.0) + share * second.get(kind, 0.0) for kind in kinds}
+
+
+@cache
+def _counts() -> dict[tuple[int, str], dict[int, dict[str, Slots]]]:
+    """Operations a row by phase: architecture and kernel, then row length. From benchmarks/aie/measure_counts.py."""
+    document = json.loads(resources.files(__package__).joinpath("operation_counts.json").read_text(encoding="utf-8"))
+    table: dict[tuple[int, str], dict[int, dict[str, Slots]]] = {}
+    for arch, kernel, n, phases in document["counts"]:
+        table.setdefault((int(arch), kernel), {})[int(n)] = phases
+    return table

@@ -1,0 +1,128 @@
+"""What a rewritten model's HCCS nodes would cost on an AI Engine array: the kernel's model, node by node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from hccs_onnx.aie.estimate import MACHINES, KernelEstimate, Machine, Target, kernel_estimate
+from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.files import read_model
+from hccs_onnx.graph.shapes import tensor_types
+from hccs_onnx.operator.schema import is_hccs, read_attributes
+from hccs_onnx.params import OutputType, Reciprocal
+
+ROWS_A_TILE = 32
+_OUTPUTS: Mapping[int, OutputType] = {TensorProto.UINT8: "uint8", TensorProto.INT16: "int16"}
+
+
+@dataclass(frozen=True)
+class NodeEstimate:
+    """Modelled cost of one node.
+
+    Parameters
+    ----------
+    node : str
+        Name.
+    output, reciprocal, masked : str, str, bool
+        Which kernel it takes.
+    rows : int or None
+        Rows of all heads; None where the shape is dynamic.
+    tiles : int
+        Tiles that share the rows.
+    kernel : KernelEstimate
+        Cost of a row on a tile.
+    """
+
+    node: str
+    output: OutputType
+    reciprocal: Reciprocal
+    masked: bool
+    rows: int | None
+    tiles: int
+    kernel: KernelEstimate
+
+    def microseconds(self, machine: Machine) -> float | None:
+        """Time of all rows, streams included; None where their number is not known."""
+        if self.rows is None:
+            return None
+        return math.ceil(self.rows / self.tiles) * self.kernel.with_streams / (1000 * machine.clock_ghz)
+
+
+def estimate_model(
+    path: Path, target: Target, *, tiles: int | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[NodeEstimate, ...]:
+    """Modelled cost of each HCCS node with int8 logits, in graph order.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A rewritten model.
+    target : {'vck190', 'vek280', 'vek385'}
+        Device.
+    tiles : int, optional
+        Tiles for a node; by default one for every 32 rows, at most all.
+    shapes : mapping of str to sequence of int, optional
+        Shapes of dynamic inputs by name.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read, has no such node, a row length is not static, or `tiles` or `shapes` do not fit.
+    """
+    machine = MACHINES[target]
+    if tiles is not None and not 1 <= tiles <= machine.tiles:
+        raise ModelError("--tiles", f"does not fit {target}", found=tiles, needs=f"1..{machine.tiles}")
+    model = read_model(path)
+    for name, shape in (shapes or {}).items():
+        _bind(model, name, shape)
+    types = tensor_types(model, path.parent)
+    found = []
+    for index, node in enumerate(filter(is_hccs, model.graph.node)):
+        name = node.name or f"HCCS_{index}"
+        output = _OUTPUTS.get(_element_type(types, node.input[1]))
+        if output is None:
+            continue
+        kind = types.get(node.input[0])
+        dims = [dim.dim_value for dim in kind.tensor_type.shape.dim] if kind is not None else []
+        if not dims or not dims[-1]:
+            remedy = "Bind the inputs' shapes, as in --shape input_ids=1,128"
+            raise ModelError(f"node '{name}'", "row length is not static", remedy=remedy)
+        params, n = read_attributes(node), dims[-1]
+        wide = max(head.B for head in params.heads) * n > 32767
+        kernel = kernel_estimate(target, output, params.reciprocal, n, masked=params.masked, wide=wide)
+        rows = math.prod(dims[:-1]) or None
+        share = tiles or min(machine.tiles, math.ceil((rows or 1) / ROWS_A_TILE))
+        found.append(NodeEstimate(name, output, params.reciprocal, params.masked, rows, share, kernel))
+    if not found:
+        remedy = f"Rewrite the original first: python -m hccs_onnx rewrite {path} --data DATA --to uint8"
+        raise ModelError(str(path), "holds no HCCS node with int8 logits", remedy=remedy)
+    return tuple(found)
+
+
+def _element_type(types: Mapping[str, onnx.TypeProto], name: str) -> int:
+    kind = types.get(name)
+    return kind.tensor_type.elem_type if kind is not None else TensorProto.UNDEFINED
+
+
+def _bind(model: onnx.ModelProto, name: str, shape: Sequence[int]) -> None:
+    """Give an input its shape, and what inference knew of the same symbolic sizes their values."""
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    if name not in inputs:
+        raise ModelError(f"--shape {name}", "is no input of the model", needs=f"one of {', '.join(inputs)}")
+    dims = inputs[name]
+    if len(dims) != len(shape) or any(dim.dim_value not in (0, size) for dim, size in zip(dims, shape, strict=True)):
+        declared = [dim.dim_value or dim.dim_param or "?" for dim in dims]
+        raise ModelError(f"--shape {name}", "does not fit the input", found=list(shape), needs=declared)
+    sizes = {dim.dim_param: size for dim, size in zip(dims, shape, strict=True) if dim.dim_param}
+    for dim, size in zip(dims, shape, strict=True):
+        dim.dim_value = size
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]

@@ -1,0 +1,105 @@
+"""``estimate``: modelled cost of a rewritten model's HCCS nodes on an AI Engine array."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from hccs_onnx.cli.common import add_command, add_json, add_model, note, print_json, table
+from hccs_onnx.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from hccs_onnx.aie.estimate import Machine
+    from hccs_onnx.aie.model_estimate import NodeEstimate
+
+_TARGETS = ("vck190", "vek280", "vek385")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    help_text = "model what the HCCS nodes with int8 logits would cost on AI Engine tiles"
+    example = "python -m hccs_onnx estimate model.hccs.onnx --target vek280 --shape input_ids=1,128"
+    parser = add_command(commands, "estimate", help_text, example)
+    add_model(parser, "model", "a model that rewrite made with --to uint8 or --to int16")
+    parser.add_argument("--target", required=True, choices=_TARGETS, help="board")
+    parser.add_argument("--tiles", type=int, metavar="N", help="tiles for a node (default: one for every 32 rows)")
+    parser.add_argument(
+        "--shape", action="append", default=[], type=_shape, metavar="NAME=1,128", help="shape of a dynamic input"
+    )
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    from hccs_onnx.aie.estimate import MACHINES
+    from hccs_onnx.aie.model_estimate import estimate_model
+
+    machine = MACHINES[options.target]
+    found = estimate_model(options.model, options.target, tiles=options.tiles, shapes=dict(options.shape))
+    if options.json:
+        nodes = [_as_json(item, machine) for item in found]
+        content = {"model": str(options.model), "target": options.target, "kind": "modelled", "nodes": nodes}
+        print_json(content)
+        return ExitStatus.OK
+    header = ["node (modelled)", "kernel", "n", "rows", "tiles", "cycles a row", "cautious", "bound by", "with streams",
+              "G el/s a tile", "in all", "µs", "paper, same n"]  # fmt: skip
+    print(table(header, [_line(item, machine) for item in found]))
+    note(f"modelled for {machine.generation} at {machine.clock_ghz} GHz, not run on a device: docs/aie_kernels.md")
+    return ExitStatus.OK
+
+
+def _line(item: NodeEstimate, machine: Machine) -> list[str]:
+    content = _as_json(item, machine)
+    time, paper = content["microseconds"], content["published_giga_elements_per_second_a_tile"]
+    return [
+        item.node,
+        f"{item.output} {item.reciprocal}{' masked' if item.masked else ''}",
+        str(item.kernel.n),
+        str(item.rows or "dynamic"),
+        str(item.tiles),
+        f"{item.kernel.cycles:.1f}",
+        f"{item.kernel.phased:.1f}",
+        content["bound"],
+        f"{item.kernel.with_streams:.1f}",
+        f"{content['giga_elements_per_second_a_tile']:.2f}",
+        f"{content['giga_elements_per_second']:.1f}",
+        "-" if time is None else f"{time:.1f}",
+        "-" if paper is None else f"{paper:.2f}",
+    ]
+
+
+def _as_json(item: NodeEstimate, machine: Machine) -> dict[str, Any]:
+    from hccs_onnx.aie.estimate import PUBLISHED
+
+    kernel = item.kernel
+    published = PUBLISHED.get((machine.generation, f"{item.output} {item.reciprocal}"), {}).get(kernel.n)
+    return {
+        "node": item.node,
+        "output": item.output,
+        "reciprocal": item.reciprocal,
+        "masked": item.masked,
+        "n": kernel.n,
+        "rows": item.rows,
+        "tiles": item.tiles,
+        "cycles_a_row": kernel.cycles,
+        "cycles_a_row_cautious": kernel.phased,
+        "cycles_a_row_with_streams": kernel.with_streams,
+        "floors": dict(kernel.floors),
+        "bound": kernel.bound if kernel.with_streams == kernel.cycles else "stream",
+        "giga_elements_per_second_a_tile": kernel.elements_per_second(machine, streams=True),
+        "giga_elements_per_second": kernel.elements_per_second(machine, item.tiles, streams=True),
+        "published_giga_elements_per_second_a_tile": published,
+        "microseconds": item.microseconds(machine),
+    }
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=1,128`` as a name and a shape."""
+    name, _, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...")
+    return name, shape

@@ -1,0 +1,149 @@
+"""The kernels against the reference, on the host emulation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aie.kernels import Array, Driver, Head, Kernel, Run
+from hccs_onnx.aie.emulation import ARCHITECTURES
+from hccs_onnx.aie.kernels import HEADERS, include_dir, working_bytes
+from hccs_onnx.params import RECIPROCALS, HccsParams, HeadParams
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "hccs_golden.json"
+MODES = tuple(itertools.product(("uint8", "int16"), RECIPROCALS, (False, True)))
+STRICT = ("-O0", "-DAIE_EMULATION_TRAP=1")
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DAIE_EMULATION_TRAP=1")
+LENGTHS = (1, 2, 7, 31, 32, 33, 49, 64, 100, 127, 128, 129, 197, 256, 512, 1024)
+
+
+def legal(kernel: Kernel, head: Head) -> bool:
+    params = HccsParams((HeadParams(*head),), reciprocal=kernel.reciprocal, masked=kernel.masked)
+    return not params.violations(kernel.output, n=kernel.n)  # type: ignore[arg-type]
+
+
+def extreme_heads(kernel: Kernel) -> list[Head]:
+    """Corners of what is legal: largest and smallest offsets, slopes, clip distances and row sums."""
+    narrow = 32767 // kernel.n
+    offsets = (1, 127, 128, 255, 256, 257, narrow, narrow + 1, 16384, 32767)
+    heads = itertools.product(offsets, (0, 1, 127), (1, 64, 127))
+    return [head for head in heads if legal(kernel, head)]
+
+
+def random_heads(rng: np.random.Generator, kernel: Kernel, count: int) -> list[Head]:
+    heads: list[Head] = []
+    while len(heads) < count:
+        slope, distance = int(rng.integers(0, 128)), int(rng.integers(1, 128))
+        head = (int(rng.integers(1, 32768)) >> int(rng.integers(0, 8)), slope, distance)
+        heads += [head] if legal(kernel, head) else []
+    return heads
+
+
+def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
+    """Codes of one of six kinds: any, the two ends, flat rows, clusters, all masked, all but one masked."""
+    shape = (kernel.heads, kernel.rows, kernel.n)
+    centre = rng.integers(-128, 128, (*shape[:2], 1))
+    if style == 0:
+        codes = rng.integers(-128, 128, shape)
+    elif style == 1:
+        codes = rng.choice([-128, 127], shape)
+    elif style == 2:
+        codes = np.broadcast_to(centre, shape)
+    elif style == 3:
+        codes = np.clip(centre + rng.integers(-40, 41, shape), -128, 127)
+    else:
+        codes = np.full(shape, -128)
+        if style == 5:
+            np.put_along_axis(codes, rng.integers(0, kernel.n, (*shape[:2], 1)), np.maximum(centre, -127), -1)
+    return codes.astype(np.int8)
+
+
+def some_runs(kernel: Kernel, count: int, seed: int) -> list[Run]:
+    rng = np.random.default_rng(seed)
+    heads = random_heads(rng, kernel, count * kernel.heads) + extreme_heads(kernel)
+    heads += heads[: -len(heads) % kernel.heads]
+    groups = [tuple(heads[at : at + kernel.heads]) for at in range(0, len(heads), kernel.heads)]
+    return [Run(kernel, random_codes(rng, kernel, at % 6), group, seed + at) for at, group in enumerate(groups)]
+
+
+def golden_runs(name: str) -> list[Run]:
+    runs = []
+    for case in json.loads(GOLDEN.read_text())["cases"]:
+        if case["output"] == "float":
+            continue
+        x = np.array(case["x"], np.int8).reshape(case["shape"])
+        count = max(len(case[key]) for key in ("B", "S", "Dmax"))
+        axis = case["head_axis"] % x.ndim if count > 1 else 0
+        heads = x.shape[axis] if count > 1 else 1
+        codes = np.moveaxis(x, axis, 0).reshape(heads, -1, x.shape[-1]) if count > 1 else x.reshape(1, -1, x.shape[-1])
+        if codes.size == 0:
+            continue
+        kernel = Kernel(case["output"], case["reciprocal"], bool(case["masked"]), *codes.shape[:0:-1], heads, name)
+        per_head = tuple(tuple(case[key][h % len(case[key])] for key in ("B", "S", "Dmax")) for h in range(heads))
+        run = Run(kernel, codes, per_head)
+        y = np.array(case["y"]).reshape(case["shape"])
+        moved = np.moveaxis(y, axis, 0).reshape(codes.shape) if count > 1 else y.reshape(codes.shape)
+        assert np.array_equal(run.expected(), moved)
+        runs.append(run)
+    return runs
+
+
+def assert_exact(driver: Driver, runs: Sequence[Run]) -> None:
+    for run, y in zip(runs, driver.run(runs), strict=True):
+        n = run.kernel.n
+        np.testing.assert_array_equal(y[..., :n], run.expected(), err_msg=f"{run.kernel} {run.heads} {run.seed}")
+        assert not y[..., n:].any(), f"padding is not 0: {run.kernel}"
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_kernels_equal_reference(arch: int, tmp_path: Path) -> None:
+    # chosen so that padding, half blocks, incomplete groups and incomplete bands all occur
+    shapes = ((49, 11, 2), (128, 33, 1), (33, 3, 1))
+    kernels = [Kernel(*mode, *shapes[at % 3]) for at, mode in enumerate(MODES)]
+    kernels += [Kernel("uint8", "norm", False, 300, 9), Kernel("int16", "norm", True, 1, 1)]
+    kernels += [Kernel("uint8", "norm", True, 49, 11, 2, "softmax_reference")]
+    driver = Driver(tmp_path, arch, kernels, *STRICT)
+    assert_exact(driver, [run for at, kernel in enumerate(kernels) for run in some_runs(kernel, 12, at)])
+
+
+def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
+    kernel = Kernel("uint8", "norm", True, 49, 11)
+    driver = Driver(tmp_path, 20, [kernel], *STRICT)
+    rng = np.random.default_rng(7)
+    codes = random_codes(rng, kernel, 3)
+    assert_exact(driver, [Run(kernel, codes, ((20000, 127, 60),), seed) for seed in range(20)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["softmax", "softmax_reference"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_kernels_equal_golden_vectors(arch: int, name: str, tmp_path: Path) -> None:
+    runs = golden_runs(name)
+    assert runs
+    assert_exact(Driver(tmp_path, arch, [run.kernel for run in runs], *STRICT), runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_kernels_equal_reference_at_all_lengths(arch: int, mode: Any, tmp_path: Path) -> None:
+    rows = itertools.cycle((1, 8, 9, 32, 35, 5))
+    kernels = [Kernel(*mode, n, next(rows) if n < 512 else 9) for n in LENGTHS]
+    kernels += [Kernel(*mode, n, 3, 2, "softmax_reference") for n in (1, 33, 128)] + [Kernel(*mode, 4000, 2)]
+    driver = Driver(tmp_path, arch, kernels, *SANITIZED)
+    assert_exact(driver, [run for at, kernel in enumerate(kernels) for run in some_runs(kernel, 40, at)])
+
+
+def test_headers_are_listed() -> None:
+    assert sorted(HEADERS) == sorted(path.name for path in include_dir().glob("*.h"))
+
+
+def test_working_bytes_shrink_the_band_when_rows_are_long() -> None:
+    assert working_bytes(1024, 32, masked=False) - working_bytes(64, 1, masked=False) == 8 * 1024 - 64
+    assert working_bytes(1024, 32, masked=True, arch=10) < working_bytes(1024, 32, masked=True)
