@@ -62,7 +62,7 @@ def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -
 
 def self_attention(view: GraphView, query: str, key: str) -> bool:
     """Whether queries and keys are projections of one tensor, so that row i and key i are one position."""
-    sources = {_projected(view, query), _projected(view, key)}
+    sources = {projected(view, query), projected(view, key)}
     return len(sources) == 1 and None not in sources
 
 
@@ -191,8 +191,8 @@ def _data_input(view: GraphView, node: gs.Node) -> str:
     return ""
 
 
-def _projected(view: GraphView, name: str) -> str | None:
-    """The tensor that queries or keys are a linear projection of."""
+def projected(view: GraphView, name: str) -> str | None:
+    """The tensor that queries, keys or values are a linear projection of; None if they are none."""
     for _ in range(2 * _DEPTH):
         node = view.producer(name)
         name = _data_input(view, node) if node is not None else ""

@@ -1,0 +1,92 @@
+"""The folder that the flow aie4ml writes: whole or not at all, and never over files that it did not write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hccs_onnx.errors import CodegenError
+from hccs_onnx.graph.files import file_sha256, writing_errors
+
+FORMAT, VERSION, MANIFEST = "hccs-aie4ml-project", 1, "manifest.json"
+
+
+def check_folder(target: Path) -> None:
+    """Refuse a target that is there and is not a folder of this flow as it was written.
+
+    Raises
+    ------
+    CodegenError
+        With what to do instead.
+    """
+    remedy = "Choose another folder with -o, or remove this one"
+    if not target.parent.is_dir():
+        raise CodegenError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CodegenError(str(target), "is not a folder", remedy=remedy)
+    present = sorted(path for path in target.rglob("*") if not path.is_dir())
+    written = _written(target)
+    for path in present:
+        name = path.relative_to(target).as_posix()
+        if name != MANIFEST and (name not in written or written[name] != file_sha256(path)):
+            raise CodegenError(str(target), "holds files that codegen did not write", found=name, remedy=remedy)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
+    """Make `target` a folder of exactly these files and a manifest that lists them.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The folder.
+    files : mapping of str to bytes
+        Content by path in the folder, with ``/``.
+    manifest : mapping
+        What else the manifest says.
+
+    Raises
+    ------
+    CodegenError
+        As `check_folder`.
+    ModelError
+        If it cannot be written.
+    """
+    target = Path(os.path.realpath(target))
+    check_folder(target)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    document = {"format": FORMAT, "version": VERSION, **manifest, "files": digests}
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    with writing_errors(target):
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
+        try:
+            new, old = staging / "new", staging / "old"
+            for name, content in {**files, MANIFEST: text.encode()}.items():
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).write_bytes(content)
+            if target.exists():
+                target.rename(old)
+            try:
+                new.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """Files that a manifest lists, with their SHA-256; none where there is no manifest of this flow."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return dict(content["files"]) if content["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

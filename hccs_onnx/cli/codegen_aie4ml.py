@@ -1,0 +1,47 @@
+"""``codegen --flow aie4ml``: attention blocks for aie4ml."""
+
+from __future__ import annotations
+
+import argparse
+
+from hccs_onnx.cli.common import note, table
+from hccs_onnx.errors import ExitStatus, HccsError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this flow alone."""
+    help_text = "flow aie4ml: leave out masks; nothing is ever padded, as the samples prove for themselves"
+    parser.add_argument("--assume-unmasked", action="store_true", help=help_text)
+
+
+def run(options: argparse.Namespace) -> ExitStatus:
+    """Write the project and print what is in it."""
+    from hccs_onnx.aie.aie4ml_flow import write_project
+
+    if options.tiles is not None:
+        raise HccsError(
+            "--tiles", "means nothing for the flow aie4ml, which places whole layers", remedy="Leave it out"
+        )
+    report = write_project(
+        options.model,
+        options.output,
+        options.target,
+        nodes=options.node,
+        shapes=dict(pair for group in options.shape for pair in group),
+        data=options.data,
+        assume_unmasked=options.assume_unmasked,
+    )
+    rows = [
+        [
+            block.folder,
+            str(block.heads),
+            str(block.positions),
+            str(block.tiles),
+            f"{block.fidelity.relative_error:.3f}",
+            f"{block.fidelity.equal_probabilities:.1%}",
+        ]
+        for block in report.blocks
+    ]
+    print(table(["block", "heads", "positions", "tiles", "error of its output", "equal HCCS outputs"], rows))
+    note(f"wrote {report.folder}; next: python {report.folder}/write_firmware.py")
+    return ExitStatus.OK
