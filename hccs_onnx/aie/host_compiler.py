@@ -1,0 +1,114 @@
+"""Building AI Engine graphs for this machine: the host's C++ compiler and the emulation's headers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hccs_onnx.aie.emulation import include_dir
+from hccs_onnx.errors import CodegenError, HccsError
+
+_COMPILERS = ("c++", "g++", "clang++")
+_STANDARD = "-std=c++20"
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+
+
+def find_compiler() -> tuple[str, ...]:
+    """The command that compiles C++: ``CXX`` from the environment, or the first of c++, g++, clang++.
+
+    Raises
+    ------
+    HccsError
+        If there is none.
+
+    Examples
+    --------
+    >>> find_compiler()  # doctest: +SKIP
+    ('c++',)
+    """
+    named = shlex.split(os.environ.get("CXX", ""))
+    if named:
+        if shutil.which(named[0]) is None:
+            raise HccsError("CXX", "names no program", found=named[0], remedy="Name a C++20 compiler, or unset CXX")
+        return tuple(named)
+    for name in _COMPILERS:
+        if shutil.which(name) is not None:
+            return (name,)
+    raise HccsError(
+        "simulate", "no C++ compiler was found", needs=" or ".join(_COMPILERS),
+        remedy="Install one that knows C++20 (Debian: apt install g++), or name it in CXX",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Build:
+    """Programs that share what is compiled alike.
+
+    Parameters
+    ----------
+    compiler : tuple of str
+        The compiler's command.
+    arch : int
+        ``__AIE_ARCH__`` to emulate.
+    folder : pathlib.Path
+        Where objects and programs go.
+    """
+
+    compiler: tuple[str, ...]
+    arch: int
+    folder: Path
+
+    def place(self, source: Path, includes: Sequence[Path]) -> Path:
+        """Where the object of a source goes: the same place for sources and headers of equal text."""
+        digest = hashlib.sha256()
+        for path in _closure(source, includes):
+            digest.update(path.read_bytes() + b"\0")
+        return self.folder / f"{source.stem}-{digest.hexdigest()[:16]}.o"
+
+    def compile(self, source: Path, includes: Sequence[Path]) -> None:
+        """Compile a source to its place.
+
+        Raises
+        ------
+        CodegenError
+            If it does not compile, with the compiler's first complaint.
+        """
+        flags = [_STANDARD, "-O2", f"-D__AIE_ARCH__={self.arch}", "-D__X86SIM__", "-DAIE_EMULATION_COUNT=0"]
+        paths = [f"-I{path}" for path in (*includes, include_dir())]
+        self._run([*flags, *paths, "-c", str(source), "-o", str(self.place(source, includes))], source)
+
+    def link(self, name: str, objects: Iterable[Path]) -> Path:
+        """A program linked of objects."""
+        target = self.folder / name
+        self._run([*map(str, objects), "-o", str(target), "-pthread"], target)
+        return target
+
+    def _run(self, arguments: Sequence[str], subject: Path) -> None:
+        command = [*self.compiler, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            lines = done.stderr.splitlines()
+            complaint = next((line for line in lines if "error:" in line), lines[0] if lines else "no message")
+            remedy = f"The compiler is {shlex.join(self.compiler)}; it has to know C++20"
+            raise CodegenError(str(subject), f"does not compile: {complaint.strip()[:400]}", remedy=remedy)
+
+
+def _closure(source: Path, includes: Sequence[Path]) -> list[Path]:
+    """A source and the headers that it includes by ``#include "..."``, those of the emulation left out."""
+    found, waiting = [], [source]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.append(path)
+        for name in _INCLUDE.findall(path.read_text(encoding="utf-8", errors="replace")):
+            places = (folder / name for folder in (path.parent, *includes))
+            waiting += [next((place for place in places if place.is_file()), path)]
+    return found
