@@ -80,7 +80,7 @@ class Build:
         CodegenError
             If it does not compile, with the compiler's first complaint.
         """
-        flags = [_STANDARD, "-O2", f"-D__AIE_ARCH__={self.arch}", "-D__X86SIM__", "-DAIE_EMULATION_COUNT=0"]
+        flags = [_STANDARD, "-O1", f"-D__AIE_ARCH__={self.arch}", "-D__X86SIM__", "-DAIE_EMULATION_COUNT=0"]
         paths = [f"-I{path}" for path in (*includes, include_dir())]
         self._run([*flags, *paths, "-c", str(source), "-o", str(self.place(source, includes))], source)
 

@@ -68,7 +68,7 @@ class NodeProject:
                 "port_bits": plan.port_bits,
                 "input_address": list(plan.memory.input),
                 "output_address": list(plan.memory.output),
-                "stack_bank": plan.memory.stack_bank,
+                "stack_bytes": plan.memory.stack_bytes,
                 "padding": round(plan.padding, 6),
                 "tiles": [asdict(tile) for tile in plan.tiles],
             },
@@ -186,8 +186,8 @@ def _written_node(entry: dict[str, Any]) -> WrittenNode:
     tiles = tuple(
         Tile(tile["column"], tile["row"], tuple(Slot(**slot) for slot in tile["slots"])) for tile in plan["tiles"]
     )
-    work = Work(len(entry["heads"]), entry["rows_per_head"], entry["n"], OUT_BYTES[entry["output"]])
-    memory = Memory(tuple(plan["input_address"]), tuple(plan["output_address"]), plan["stack_bank"])
+    work = Work(len(entry["heads"]), entry["rows_per_head"], entry["n"], OUT_BYTES[entry["output"]], entry["masked"])
+    memory = Memory(tuple(plan["input_address"]), tuple(plan["output_address"]), plan["stack_bytes"])
     return WrittenNode(
         entry["name"],
         entry["folder"],

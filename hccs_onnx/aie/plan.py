@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hccs_onnx.aie.devices import Device
+from hccs_onnx.aie.kernels import working_bytes
 from hccs_onnx.errors import CodegenError
 
 LANES = 32  # rows are padded to a multiple of this many codes
-STACK_BYTES = 2048  # what kernels need for locals and row statistics
+SPILLED_BYTES = 1024  # of stack, beside the kernel's own arrays
 HEAP_BYTES = 1024  # the compiler's default
 PARAMETER_BYTES = 16  # B, S, Dmax and a spare, int32
 ALIGNMENT = 64  # widest access of any generation
@@ -33,12 +34,15 @@ class Work:
         Row length.
     out_bytes : int
         Bytes of an output code: 1 or 2.
+    masked : bool
+        Whether the kernel has the mask, which takes more stack.
     """
 
     heads: int
     rows: int
     n: int
     out_bytes: int
+    masked: bool = False
 
     @property
     def columns(self) -> int:
@@ -71,11 +75,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Memory:
-    """Byte offsets in each tile's data memory: two input and two output buffers, and the bank of stack and heap."""
+    """Byte offsets in each tile's data memory: two input and two output buffers; and the size of the stack."""
 
     input: tuple[int, int]
     output: tuple[int, int]
-    stack_bank: int
+    stack_bytes: int
 
 
 @dataclass(frozen=True)
@@ -170,9 +174,14 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     )
 
 
-def _reserved(slots: int) -> int:
+def _stack_bytes(device: Device, work: Work) -> int:
+    """Stack of the fast kernel with full batches: enough for fewer rows, and for the reference kernel."""
+    return _aligned(working_bytes(work.n, BATCH, masked=work.masked, arch=device.arch) + SPILLED_BYTES)
+
+
+def _reserved(device: Device, work: Work, slots: int) -> int:
     """Bytes of a tile that are not for buffers: stack, heap, and parameters twice (they may change while it runs)."""
-    return STACK_BYTES + HEAP_BYTES + 2 * _aligned(PARAMETER_BYTES * slots)
+    return _stack_bytes(device, work) + HEAP_BYTES + 2 * _aligned(PARAMETER_BYTES * slots)
 
 
 def _aligned(size: int) -> int:
@@ -182,16 +191,16 @@ def _aligned(size: int) -> int:
 def _fits(device: Device, work: Work, slots: int, rows: int) -> bool:
     """Whether double buffers of `rows` rows in each of `slots` slots fit a tile."""
     buffers = 2 * (_aligned(slots * rows * work.columns) + _aligned(slots * rows * work.columns * work.out_bytes))
-    return buffers + _reserved(slots) <= device.memory_bytes
+    return buffers + _reserved(device, work, slots) <= device.memory_bytes
 
 
 def _most_slots(device: Device, work: Work, subject: str) -> int:
     """Slots of one row each that fit a tile; an error if none does."""
-    most = (device.memory_bytes - STACK_BYTES - HEAP_BYTES) // (2 * work.row_bytes + 2 * PARAMETER_BYTES)
-    while most and not _fits(device, work, most, 1):
+    most = (device.memory_bytes - _reserved(device, work, 0)) // (2 * work.row_bytes + 2 * PARAMETER_BYTES)
+    while most > 0 and not _fits(device, work, most, 1):
         most -= 1
-    if not most:
-        bytes_left = device.memory_bytes - _reserved(1)
+    if most <= 0:
+        bytes_left = device.memory_bytes - _reserved(device, work, 1)
         longest = bytes_left // (2 * (1 + work.out_bytes)) // LANES * LANES
         remedy = "Shorten the sequence, or leave this node out with --node"
         if work.out_bytes == 2:
@@ -205,10 +214,10 @@ def _most_slots(device: Device, work: Work, subject: str) -> int:
 
 def _most_rows(device: Device, work: Work, slots: int) -> int:
     """Rows a slot and iteration: a bank a buffer if that leaves full batches, else what fits."""
-    in_bank = (device.bank_bytes - _reserved(slots)) // (slots * work.columns * work.out_bytes)
+    in_bank = (device.bank_bytes - _reserved(device, work, slots)) // (slots * work.columns * work.out_bytes)
     if device.banks >= 4 and slots * in_bank >= BATCH:
         return in_bank
-    most = max(1, (device.memory_bytes - _reserved(slots)) // (2 * slots * work.row_bytes))
+    most = max(1, (device.memory_bytes - _reserved(device, work, slots)) // (2 * slots * work.row_bytes))
     while most > 1 and not _fits(device, work, slots, most):
         most -= 1
     return most
@@ -252,9 +261,10 @@ def _memory(device: Device, work: Work, rows: int, slots: int) -> Memory:
     """A bank a buffer where they fit, so that core and DMA do not wait for each other; else one behind the other."""
     size_in, size_out = _aligned(rows * work.columns), _aligned(rows * work.columns * work.out_bytes)
     bank = device.bank_bytes
-    if device.banks >= 4 and size_out + _reserved(slots) <= bank:
-        return Memory((0, 2 * bank), (bank, 3 * bank), device.banks - 1)
-    return Memory((0, size_in + size_out), (size_in, 2 * size_in + size_out), device.banks - 1)
+    stack = _stack_bytes(device, work)
+    if device.banks >= 4 and size_out + _reserved(device, work, slots) <= bank:
+        return Memory((0, 2 * bank), (bank, 3 * bank), stack)
+    return Memory((0, size_in + size_out), (size_in, 2 * size_in + size_out), stack)
 
 
 def _port_bits(device: Device, tiles: int) -> int:

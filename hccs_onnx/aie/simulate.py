@@ -20,6 +20,7 @@ from hccs_onnx.aie.vectors import from_text
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.reference import Array
 
+OUTPUT_FOLDER = "x86simulator_output"
 _SOURCES = ("kernels.cc", "graph.cpp")
 
 
@@ -155,7 +156,7 @@ def _run(build: Build, project: Path, node: WrittenNode) -> list[SlotResult] | s
     results = []
     for tile in range(len(node.plan.tiles)):
         expected = _values(work / "data" / f"golden_{tile}.txt", node)
-        actual = _values(work / f"y_{tile}.txt", node)
+        actual = _values(work / OUTPUT_FOLDER / f"y_{tile}.txt", node)
         if actual.size != expected.size:
             return f"tile {tile} wrote {actual.size} codes, needs {expected.size}"
         results += _compare(node, tile, expected, actual)

@@ -9,7 +9,7 @@ from importlib import resources
 from hccs_onnx._version import __version__
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.manifest import NodeProject
-from hccs_onnx.aie.plan import HEAP_BYTES, LANES, STACK_BYTES
+from hccs_onnx.aie.plan import HEAP_BYTES, LANES
 from hccs_onnx.aie.vectors import slot_params
 
 KERNELS = {"fast": "softmax", "reference": "softmax_reference"}
@@ -32,7 +32,7 @@ def node_sources(project: NodeProject, kernel: str) -> dict[str, str]:
         "TILES": len(plan.tiles),
         "INPUT_ADDRESSES": ", ".join(map(hex, plan.memory.input)),
         "OUTPUT_ADDRESSES": ", ".join(map(hex, plan.memory.output)),
-        "STACK_BANK": plan.memory.stack_bank,
+        "STACK_BYTES": plan.memory.stack_bytes,
         "PLACES": "\n".join(f"    {{{tile.column}, {tile.row}}}," for tile in plan.tiles),
         "PARAMETERS": "\n".join(f"    {{{', '.join(map(str, numbers))}}}," for numbers in _numbers(project)),
         "PARAMETER_COUNT": 4 * plan.slots,
@@ -52,7 +52,6 @@ def common_sources(projects: Sequence[NodeProject], device: Device, model: str) 
         "NODES": " ".join(project.folder for project in projects),
         "PART": device.part,
         "PL_FREQ_MHZ": _PL_FREQ_MHZ,
-        "STACK_BYTES": STACK_BYTES,
         "HEAP_BYTES": HEAP_BYTES,
         "MODEL": model,
         "TARGET": f"{device.name} ({device.chip}, {device.generation})",

@@ -31,7 +31,7 @@ def rows_by_head(values: Array, params: HccsParams) -> Array:
 def make_work(values: Array, params: HccsParams, output: OutputType) -> Work:
     """The work of a node whose X is `values`."""
     heads, rows, n = rows_by_head(values, params).shape
-    return Work(heads, rows, n, OUT_BYTES[output])
+    return Work(heads, rows, n, OUT_BYTES[output], params.masked)
 
 
 def tile_inputs(plan: Plan, codes: Array) -> Array:

@@ -22,6 +22,7 @@ class HccsGraph : public adf::graph {
       kernel[t] = adf::kernel::create(hccs_tile);
       adf::source(kernel[t]) = "kernels.cc";
       adf::runtime<adf::ratio>(kernel[t]) = 1.0;
+      adf::stack_size(kernel[t]) = plan::stack_bytes;
 
       adf::connect(x[t].out[0], kernel[t].in[0]);
       adf::connect(kernel[t].out[0], y[t].in[0]);
@@ -35,7 +36,6 @@ class HccsGraph : public adf::graph {
                                                      adf::address(column, row, plan::input_address[1])};
       adf::location<adf::buffer>(kernel[t].out[0]) = {adf::address(column, row, plan::output_address[0]),
                                                       adf::address(column, row, plan::output_address[1])};
-      adf::location<adf::stack>(kernel[t]) = adf::bank(column, row, plan::stack_bank);
     }
   }
 

@@ -15,7 +15,7 @@ constexpr unsigned codes = slots * rows * columns;
 // Bytes from the start of a tile's data memory: two buffers a port, one filled or emptied while the kernel has the other.
 constexpr unsigned input_address[2] = {@INPUT_ADDRESSES@};
 constexpr unsigned output_address[2] = {@OUTPUT_ADDRESSES@};
-constexpr unsigned stack_bank = @STACK_BANK@;
+constexpr unsigned stack_bytes = @STACK_BYTES@;
 
 struct Place {
   unsigned column, row;
