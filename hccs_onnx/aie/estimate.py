@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
+from hccs_onnx.aie.devices import device
 from hccs_onnx.aie.kernels import padded_columns
 from hccs_onnx.params import OutputType, Reciprocal
 
@@ -57,10 +58,22 @@ class Machine:
     stream_bytes: int
 
 
+def _machine(name: str) -> Machine:
+    found = device(name)
+    return Machine(
+        found.generation,
+        found.arch,
+        found.clock_mhz / 1000,
+        found.tiles,
+        found.store_bits // 8,
+        found.stream_bits // 8,
+    )
+
+
 MACHINES: Mapping[Target, Machine] = {
-    "vck190": Machine("AIE", 10, 1.25, 400, 32, 4),  # VC1902: AM009
-    "vek280": Machine("AIE-ML", 20, 1.25, 304, 32, 4),  # VE2802: AM020; clock: arXiv 2604.02292
-    "vek385": Machine("AIE-MLv2", 22, 1.05, 144, 64, 8),  # 2VE3858: aie4ml 0.2.1's catalogue; clock: arXiv 2604.02292
+    "vck190": _machine("vck190"),
+    "vek280": _machine("vek280"),
+    "vek385": _machine("vek385"),
 }
 
 PUBLISHED: Mapping[tuple[str, str], Mapping[int, float]] = {

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from hccs_onnx.aie.estimate import MACHINES, KernelEstimate, Machine, Target, kernel_estimate
+from hccs_onnx.aie.nodes import bind_shapes
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.shapes import tensor_types
@@ -73,14 +74,15 @@ def estimate_model(
     Raises
     ------
     ModelError
-        If the model cannot be read, has no such node, a row length is not static, or `tiles` or `shapes` do not fit.
+        If the model cannot be read, has no such node, a row length is not static, or `tiles` does not fit.
+    CodegenError
+        If `shapes` do not fit.
     """
     machine = MACHINES[target]
     if tiles is not None and not 1 <= tiles <= machine.tiles:
         raise ModelError("--tiles", f"does not fit {target}", found=tiles, needs=f"1..{machine.tiles}")
     model = read_model(path)
-    for name, shape in (shapes or {}).items():
-        _bind(model, name, shape)
+    bind_shapes(model, shapes or {})
     types = tensor_types(model, path.parent)
     found = []
     for index, node in enumerate(filter(is_hccs, model.graph.node)):
@@ -108,21 +110,3 @@ def estimate_model(
 def _element_type(types: Mapping[str, onnx.TypeProto], name: str) -> int:
     kind = types.get(name)
     return kind.tensor_type.elem_type if kind is not None else TensorProto.UNDEFINED
-
-
-def _bind(model: onnx.ModelProto, name: str, shape: Sequence[int]) -> None:
-    """Give an input its shape, and what inference knew of the same symbolic sizes their values."""
-    inputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    if name not in inputs:
-        raise ModelError(f"--shape {name}", "is no input of the model", needs=f"one of {', '.join(inputs)}")
-    dims = inputs[name]
-    if len(dims) != len(shape) or any(dim.dim_value not in (0, size) for dim, size in zip(dims, shape, strict=True)):
-        declared = [dim.dim_value or dim.dim_param or "?" for dim in dims]
-        raise ModelError(f"--shape {name}", "does not fit the input", found=list(shape), needs=declared)
-    sizes = {dim.dim_param: size for dim, size in zip(dims, shape, strict=True) if dim.dim_param}
-    for dim, size in zip(dims, shape, strict=True):
-        dim.dim_value = size
-    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]

@@ -152,8 +152,8 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     """
     most = _most_slots(device, work, subject)
     limit = _tile_limit(device, work, subject, tiles)
-    chunks, slots = _split(work, limit)
-    if slots > most:
+    chunks, slots = _split(work, limit, most)
+    if not chunks:
         needs = f">= {-(-work.heads // most)}"
         remedy = (
             f"Raise --tiles; a tile of {device.name} holds {most} rows of {work.n} codes, one a head, double buffered"
@@ -235,13 +235,16 @@ def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None) -> 
     return tiles
 
 
-def _split(work: Work, limit: int) -> tuple[int, int]:
-    """Chunks a head and slots a tile, such that a tile has the fewest rows; of equals the fewest slots and chunks."""
+def _split(work: Work, limit: int, most: int) -> tuple[int, int]:
+    """Chunks a head and slots a tile, such that a tile has the fewest rows; of equals the fewest slots and chunks.
+
+    No chunks if more than `most` slots would be needed.
+    """
     best = (work.heads * work.rows + 1, 0, 0)
     for chunks in range(1, min(work.rows, limit) + 1):
         slots = -(-work.heads * chunks // limit)
         rows = -(-work.rows // chunks)
-        if -(-work.rows // rows) == chunks:  # else a chunk would be empty
+        if slots <= most and -(-work.rows // rows) == chunks:  # else a chunk would be empty
             best = min(best, (slots * rows, slots, chunks))
     return best[2], best[1]
 

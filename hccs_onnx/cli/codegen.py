@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hccs_onnx.aie.devices import TARGETS
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
-from hccs_onnx.errors import ExitStatus
+from hccs_onnx.cli import codegen_aie4ml
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, add_shape, note, shapes, table
+from hccs_onnx.errors import ExitStatus, HccsError
 
 
 def add(commands: Any) -> None:
@@ -20,15 +21,13 @@ def add(commands: Any) -> None:
     add_model(parser, "model", "a model that rewrite made with --to uint8 or --to int16")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", type=Path, help="folder of the project")
     parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}, or a device file (.json)")
-    parser.add_argument("--flow", choices=_FLOWS, default="adf", help="what is written (default: adf, AMD's own tools)")
+    parser.add_argument("--flow", choices=_FLOWS, default="adf", help="for which tools (default: adf, AMD's own)")
     parser.add_argument("--node", action="append", default=[], metavar="NAME", help="only this node; can be repeated")
-    shape_help = "shape of a dynamic input"
-    parser.add_argument(
-        "--shape", action="append", nargs="+", default=[], type=_shape, metavar="NAME=1,128", help=shape_help
-    )
+    add_shape(parser)
     parser.add_argument("--tiles", type=int, metavar="N", help="most tiles for a node (default: one for every 32 rows)")
     parser.add_argument("--data", type=Path, help=f"test vectors from the first of {DATA_HELP}; default: random codes")
-    parser.add_argument("--kernel", choices=["fast", "reference"], default="fast", help="which kernel tiles run")
+    parser.add_argument("--kernel", choices=["fast", "reference"], help="which kernel tiles run (default: fast)")
+    codegen_aie4ml.add_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -39,15 +38,19 @@ def _run(options: argparse.Namespace) -> ExitStatus:
 def _adf(options: argparse.Namespace) -> ExitStatus:
     from hccs_onnx.aie.project import write_project
 
+    if options.assume_unmasked:
+        raise HccsError(
+            "--assume-unmasked", "means nothing for the flow adf, whose kernels mask", remedy="Leave it out"
+        )
     report = write_project(
         options.model,
         options.output,
         options.target,
         nodes=options.node,
-        shapes=dict(pair for group in options.shape for pair in group),
+        shapes=shapes(options),
         tiles=options.tiles,
         data=options.data,
-        kernel=options.kernel,
+        kernel=options.kernel or "fast",
     )
     rows = []
     for project in report.nodes:
@@ -69,17 +72,5 @@ def _adf(options: argparse.Namespace) -> ExitStatus:
     return ExitStatus.OK
 
 
-_FLOWS: dict[str, Callable[[argparse.Namespace], ExitStatus]] = {"adf": _adf}
+_FLOWS: dict[str, Callable[[argparse.Namespace], ExitStatus]] = {"adf": _adf, "aie4ml": codegen_aie4ml.run}
 """What writes a project, by the name of the flow."""
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """``NAME=1,128`` as a name and a shape."""
-    name, equals, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not (equals and name and shape):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...")
-    return name, shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hccs_onnx.cli.common import note, table
+from hccs_onnx.cli.common import note, shapes, table
 from hccs_onnx.errors import ExitStatus, HccsError
 
 
@@ -18,16 +18,15 @@ def run(options: argparse.Namespace) -> ExitStatus:
     """Write the project and print what is in it."""
     from hccs_onnx.aie.aie4ml_flow import write_project
 
-    if options.tiles is not None:
-        raise HccsError(
-            "--tiles", "means nothing for the flow aie4ml, which places whole layers", remedy="Leave it out"
-        )
+    for option, what in (("tiles", "places whole layers"), ("kernel", "has kernels of its own")):
+        if getattr(options, option) is not None:
+            raise HccsError(f"--{option}", f"means nothing for the flow aie4ml, which {what}", remedy="Leave it out")
     report = write_project(
         options.model,
         options.output,
         options.target,
         nodes=options.node,
-        shapes=dict(pair for group in options.shape for pair in group),
+        shapes=shapes(options),
         data=options.data,
         assume_unmasked=options.assume_unmasked,
     )

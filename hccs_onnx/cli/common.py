@@ -66,3 +66,28 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     print(text, file=sys.stderr)
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shape``, several of which can be given; `shapes` reads them."""
+    parser.add_argument(
+        "--shape", action="append", nargs="+", default=[], type=_shape, metavar="NAME=1,128",
+        help="shape of a dynamic input",
+    )  # fmt: skip
+
+
+def shapes(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """Shapes that ``--shape`` gives, by input name."""
+    return dict(pair for group in options.shape for pair in group)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=1,128`` as a name and a shape."""
+    name, equals, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = ()
+    if not (equals and name and shape) or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...")
+    return name, shape

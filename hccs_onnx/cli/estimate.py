@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from hccs_onnx.cli.common import add_command, add_json, add_model, note, print_json, table
+from hccs_onnx.cli.common import add_command, add_json, add_model, add_shape, note, print_json, shapes, table
 from hccs_onnx.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def add(commands: Any) -> None:
     add_model(parser, "model", "a model that rewrite made with --to uint8 or --to int16")
     parser.add_argument("--target", required=True, choices=_TARGETS, help="board")
     parser.add_argument("--tiles", type=int, metavar="N", help="tiles for a node (default: one for every 32 rows)")
-    parser.add_argument(
-        "--shape", action="append", default=[], type=_shape, metavar="NAME=1,128", help="shape of a dynamic input"
-    )
+    add_shape(parser)
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -35,7 +33,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     from hccs_onnx.aie.model_estimate import estimate_model
 
     machine = MACHINES[options.target]
-    found = estimate_model(options.model, options.target, tiles=options.tiles, shapes=dict(options.shape))
+    found = estimate_model(options.model, options.target, tiles=options.tiles, shapes=shapes(options))
     if options.json:
         nodes = [_as_json(item, machine) for item in found]
         content = {"model": str(options.model), "target": options.target, "kind": "modelled", "nodes": nodes}
@@ -91,15 +89,3 @@ def _as_json(item: NodeEstimate, machine: Machine) -> dict[str, Any]:
         "published_giga_elements_per_second_a_tile": published,
         "microseconds": item.microseconds(machine),
     }
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """``NAME=1,128`` as a name and a shape."""
-    name, _, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not name or not shape or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...")
-    return name, shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -10,40 +9,31 @@ import pytest
 
 from aie.conftest import Rewrite
 from hccs_onnx.calibration.data import Feed
-from hccs_onnx.cli.codegen_aie4ml import add_options, run
-from hccs_onnx.errors import ExitStatus, HccsError
+from hccs_onnx.cli import main
 
 
 @pytest.fixture
-def options(paper_digits: Rewrite, digits_data: list[Feed], tmp_path: Path) -> argparse.Namespace:
-    """What codegen's parser gives."""
+def command(paper_digits: Rewrite, digits_data: list[Feed], tmp_path: Path) -> list[str]:
     np.savez(tmp_path / "samples.npz", pixels=np.concatenate([feed["pixels"] for feed in digits_data[:4]]))
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return argparse.Namespace(
-        model=paper_digits(),
-        output=tmp_path / "aie",
-        target="vek280",
-        node=[],
-        shape=[[("pixels", (1, 64))]],
-        data=tmp_path / "samples.npz",
-        tiles=None,
-        **vars(parser.parse_args([])),
-    )
+    model, data, folder = paper_digits(), tmp_path / "samples.npz", tmp_path / "aie"
+    words = ["codegen", model, "-o", folder, "--target", "vek280", "--flow", "aie4ml", "--data", data]
+    return [*map(str, words), "--shape", "pixels=1,64"]
 
 
-def test_codegen_prints_a_line_a_block(options: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(options) == ExitStatus.OK
+def test_codegen_prints_a_line_a_block(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert len(lines) == 3
     assert lines[1].split()[1:4] == ["4", "16", "28"]
-    assert f"next: python {options.output}/write_firmware.py" in err
-    assert (options.output / "write_firmware.py").is_file()
+    assert f"next: python {tmp_path / 'aie'}/write_firmware.py" in err
+    assert (tmp_path / "aie" / "write_firmware.py").is_file()
 
 
-def test_codegen_refuses_options_of_the_other_flow(options: argparse.Namespace) -> None:
-    options.tiles = 4
-    with pytest.raises(HccsError, match="--tiles: means nothing for the flow aie4ml"):
-        run(options)
-    assert not options.output.exists()
+@pytest.mark.parametrize("option", [["--tiles", "4"], ["--kernel", "fast"]])
+def test_codegen_refuses_options_of_the_other_flow(
+    command: list[str], tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, *option]) == 1
+    assert f"error: {option[0]}: means nothing for the flow aie4ml" in capsys.readouterr().err
+    assert not (tmp_path / "aie").exists()
