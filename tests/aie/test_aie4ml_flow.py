@@ -240,6 +240,7 @@ def test_flow_refuses_values_that_are_no_projection(
         write_project(model, tmp_path / "aie", "vek280", data=digits_data)
 
 
+@pytest.mark.slow
 def test_flow_takes_minilm_unpadded_and_refuses_it_padded(
     minilm_l3: Path, sentences: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
