@@ -9,10 +9,11 @@ from pathlib import Path
 import onnx
 import pytest
 from conftest import DIGITS
-from fuzz.mutations import damaged
-from fuzz.search import search
 from graph.models import Attention
 from onnx import TensorProto
+
+from fuzz.mutations import damaged
+from fuzz.search import search
 
 SECONDS = float(os.environ.get("HCCS_FUZZ_SECONDS", "0"))
 SEED = int(os.environ.get("HCCS_FUZZ_SEED", "0"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -33,14 +34,10 @@ def main() -> None:
 def _judged(source: Path, target: Path) -> str:
     refusals = 0
     for step in (lambda: inspect(source), lambda: rewrite(source, target)):
-        try:
-            step()
-        except HccsError as error:
-            refusals += 1
-            if len(str(error).splitlines()) != 1:
-                return f"found more than one line: {str(error)!r}"
-        except BaseException:
-            return f"found {traceback.format_exc()!r}"
+        refusal, fault = _tried(step)
+        if fault is not None:
+            return f"found {fault!r}"
+        refusals += refusal
     left = {path.name for path in source.parent.iterdir()} - {source.name, target.name}
     if left:
         return f"found strays: {sorted(left)}"
@@ -48,6 +45,18 @@ def _judged(source: Path, target: Path) -> str:
         onnx.ModelProto.FromString(target.read_bytes())
         return "ok"
     return "refused" if refusals else "found neither output nor refusal"
+
+
+def _tried(step: Callable[[], object]) -> tuple[bool, str | None]:
+    """Whether a step refused the model, and what is wrong with how it ended."""
+    try:
+        step()
+    except HccsError as error:
+        text = str(error)
+        return True, f"more than one line: {text}" if len(text.splitlines()) != 1 else None
+    except BaseException:
+        return False, traceback.format_exc()
+    return False, None
 
 
 if __name__ == "__main__":
