@@ -209,7 +209,8 @@ def external_locations(model: onnx.ModelProto) -> list[str]:
     locations: set[str] = set()
     for tensor in all_tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            locations.update(entry.value for entry in tensor.external_data if entry.key == "location")
+            # What is no UTF-8 comes as bytes.
+            locations.update(os.fsdecode(entry.value) for entry in tensor.external_data if entry.key == "location")
     for location in locations:
         if _leads_out(location):
             raise ModelError(f"external data '{location}'", "leads out of the model's folder", remedy="Move it inside")
@@ -270,7 +271,7 @@ def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+    location = os.fsdecode(entries.get("location", ""))
     if not location or _leads_out(location):
         raise FileNotFoundError(f"external data of '{tensor.name}' has no location")
     path = folder / location
