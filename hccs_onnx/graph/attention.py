@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
 from hccs_onnx.graph.mask_levels import MaskLevels
+from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import is_default_domain, subgraphs
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
@@ -218,6 +219,7 @@ def _axis_problem(view: GraphView, softmax: gs.Node, dims: tuple[Dim, ...] | Non
     return None
 
 
+@once_per_view
 def _walk(view: GraphView, logits: str, steps_left: int) -> tuple[tuple[Step, ...], QueryKeyProduct] | NoMatch:
     """Steps from the Softmax back to the query-key product, the nearest first."""
     node = view.producer(logits)
