@@ -33,6 +33,7 @@ def attentions(draw: st.DrawFn) -> Attention:
     projection = draw(st.sampled_from(["separate", "split"] + ["stacked"] * (layout == "heads")))
     dtype = draw(st.sampled_from(["float", "float", "float16"]))
     opset = draw(st.sampled_from([13, 14, 16, 17, 18, 20]))
+    cast = draw(st.booleans())
     return Attention(
         layout=layout,
         projection=projection,
@@ -42,8 +43,8 @@ def attentions(draw: st.DrawFn) -> Attention:
         fill=draw(st.sampled_from([-1e4, -6e4] if dtype == "float16" else [-1e4, -1e9, -3.4028234663852886e38])),
         dropout=draw(st.booleans()),
         identity=draw(st.booleans()),
-        cast=draw(st.booleans()),
-        guard=draw(st.booleans()),
+        cast=cast,
+        guard=not (cast and dtype == "float16") and draw(st.booleans()),
         cross=layout == "heads" and projection == "separate" and mask not in ("causal", "bias") and draw(st.booleans()),
         opset=opset,
         heads=draw(st.integers(1, 4)),
