@@ -64,7 +64,7 @@ def test_random_attention_is_rewritten_to_what_the_reference_computes(variant: A
     assert found.reason is None
     assert found.heads in (None, 1 if variant.layout in ("single", "flat") else variant.heads)
     assert found.masked or variant.mask in (None, "bias")
-    result = rewritten(original)
+    result = rewritten(original, variant.heads)
     assert "Softmax" not in op_types(result)
     (node,) = nodes(result, "HCCS")
     (logits,) = outputs(original, LOGITS, feed)
