@@ -68,17 +68,19 @@ def test_output_is_the_old_file_or_the_new_when_rewrite_is_killed(tmp_path: Path
     )
     source.write_bytes(model.SerializeToString())
     process = child(REWRITE, source, target)
+    assert process.stdout is not None
+    process.stdout.readline()
     begin = time.monotonic()
     process.communicate(timeout=300)
     span = time.monotonic() - begin
     old, new = hashlib.sha256(b"old").digest(), hashlib.sha256(target.read_bytes()).digest()
     rng, killed = random.Random(0), 0
-    for _ in range(4):
+    for share in (0.0, *(rng.random() for _ in range(5))):
         target.write_bytes(b"old")
         process = child(REWRITE, source, target)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(rng.random() * span)
+        time.sleep(share * span)
         process.kill()
         process.communicate(timeout=300)
         killed += process.returncode == -signal.SIGKILL
