@@ -35,10 +35,11 @@ test-oldest: $(VENV)-oldest/.test
 test-exporters: $(VENV)-exporters/.test
 	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
 
-# Longer searches for inputs that break the kernels or the operator.
+# Longer searches for inputs that break the kernels, the operator, or inspect and rewrite.
 fuzz: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long HCCS_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m "slow or not slow" \
-		tests/native/test_fuzzer.py tests/native/test_malformed_nodes.py tests/native/test_refusals.py
+		tests/native/test_fuzzer.py tests/native/test_malformed_nodes.py tests/native/test_refusals.py tests/fuzz \
+		tests/graph/test_random_attention.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

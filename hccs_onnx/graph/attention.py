@@ -14,6 +14,7 @@ from hccs_onnx.graph import heads
 from hccs_onnx.graph.functions import all_nodes, written_for_others
 from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
+from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import is_default_domain
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
@@ -213,6 +214,7 @@ def _axis_problem(view: GraphView, softmax: gs.Node, dims: tuple[Dim, ...] | Non
     return None
 
 
+@once_per_view
 def _walk(
     view: GraphView, logits: str, steps_left: int, axis: int = -1
 ) -> tuple[tuple[Step, ...], QueryKeyProduct] | NoMatch:

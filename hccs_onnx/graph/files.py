@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import filecmp
 import hashlib
+import math
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 import onnx
@@ -19,6 +21,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from hccs_onnx.errors import ModelError
+from hccs_onnx.graph.names import subgraphs
 
 MAX_PROTO_BYTES = 2**31 - 1
 
@@ -39,7 +42,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        If there is no such file, it is not an ONNX model, or its external data leads out of its folder.
+        If there is no such file, it is not an ONNX model, or its external data leads out of its folder or is no file.
 
     Examples
     --------
@@ -58,7 +61,10 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(str(path), "is not an ONNX file, or is truncated", remedy=remedy) from error
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise ModelError(str(path), "is not an ONNX model (no graph with outputs in it)", remedy="Export it again")
-    external_locations(model)  # refuses those that lead out of the folder
+    for location in external_locations(model):
+        if _is_odd(path.parent / location):
+            remedy = "Put the file beside the model"
+            raise ModelError(f"external data '{location}'", "is a folder, device or pipe, not a file", remedy=remedy)
     return model
 
 
@@ -98,7 +104,7 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
 
 
 def check_source(path: Path) -> None:
-    """Refuse a model file that is not there.
+    """Refuse a model file that is not there, or is no file.
 
     Raises
     ------
@@ -113,6 +119,8 @@ def check_source(path: Path) -> None:
         raise ModelError(str(path), f"cannot be read ({error.strerror})", remedy="Check the path") from error
     if stat.S_ISDIR(mode):
         raise ModelError(str(path), "is a folder, not an ONNX file", remedy="Name the .onnx file in it")
+    if not stat.S_ISREG(mode):  # it would be read twice, and waited for
+        raise ModelError(str(path), "is a device or pipe, not a file", remedy="Write the model into a file first")
 
 
 def check_target(target: Path, *sources: Path) -> None:
@@ -196,28 +204,45 @@ def external_locations(model: onnx.ModelProto) -> list[str]:
     Raises
     ------
     ModelError
-        If one leads out of the model's folder.
+        If one leads out of the model's folder, on this system or another.
     """
     locations: set[str] = set()
-    for tensor in all_tensors(model.graph):
+    for tensor in all_tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            locations.update(entry.value for entry in tensor.external_data if entry.key == "location")
+            # What is no UTF-8 comes as bytes.
+            locations.update(os.fsdecode(entry.value) for entry in tensor.external_data if entry.key == "location")
     for location in locations:
         if _leads_out(location):
             raise ModelError(f"external data '{location}'", "leads out of the model's folder", remedy="Move it inside")
     return sorted(locations)
 
 
-def all_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Initializers and tensor attributes of a graph and its subgraphs."""
+def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Initializers, sparse ones too, and tensor attributes of a model: its graphs and its functions."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from all_tensors(subgraph)
+            for sparse in ([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []) + list(
+                attribute.sparse_tensors
+            ):
+                yield from (sparse.values, sparse.indices)
+        for graph in subgraphs(node):
+            yield from _graph_tensors(graph)
 
 
 def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
@@ -234,6 +259,8 @@ def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
     ------
     OSError
         If the file cannot be read.
+    ValueError
+        If what is said about it makes no sense, or it is shorter than that.
 
     Examples
     --------
@@ -244,18 +271,58 @@ def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+    location = os.fsdecode(entries.get("location", ""))
     if not location or _leads_out(location):
         raise FileNotFoundError(f"external data of '{tensor.name}' has no location")
+    path = folder / location
+    if _is_odd(path):
+        raise FileNotFoundError(f"external data of '{tensor.name}' is not in a file")
+    size = byte_size(tensor)
+    offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+    # Nothing is believed that would make much be read, or read in vain.
+    if length != size or not 0 <= offset <= path.stat().st_size - size:
+        raise ValueError(f"external data of '{tensor.name}' does not lie in its file, or is not of its size")
     loaded = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    with (folder / location).open("rb") as file:
-        file.seek(int(entries.get("offset", 0)))
-        loaded.raw_data = file.read(int(entries["length"]) if "length" in entries else -1)
+    with path.open("rb") as file:
+        file.seek(offset)
+        loaded.raw_data = file.read(size)
     return loaded
 
 
+def byte_size(tensor: TensorProto) -> int:
+    """Bytes that the elements of a tensor take in a file.
+
+    Raises
+    ------
+    ValueError
+        If it has a negative dimension, or is of a type of no fixed size.
+
+    Examples
+    --------
+    >>> byte_size(TensorProto(dims=[3, 5], data_type=TensorProto.FLOAT16)), byte_size(TensorProto(data_type=1))
+    (30, 4)
+    """
+    name = TensorProto.DataType.Name(tensor.data_type)
+    # The other types tell their bits, which onnx knows of all types only since 1.18: BFLOAT16, FLOAT8E4M3FN, INT4.
+    digits = re.search(r"\d+", name)
+    bits = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}.get(name) or (int(digits.group()) if digits else 0)
+    if not bits or any(dim < 0 for dim in tensor.dims):
+        raise ValueError(f"tensor '{tensor.name}' has no size ({name}, {list(tensor.dims)})")
+    return -(-math.prod(tensor.dims) * bits // 8)
+
+
 def _leads_out(location: str) -> bool:
-    return Path(location).is_absolute() or ".." in Path(location).parts
+    """Whether a path is not one below a folder, as any system reads it."""
+    paths = PurePosixPath(location), PureWindowsPath(location)
+    return "\0" in location or any(path.drive or path.root or ".." in path.parts for path in paths)
+
+
+def _is_odd(path: Path) -> bool:
+    """Whether there is something that is no file, so that opening it may never end."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def file_sha256(path: Path) -> str:
@@ -270,11 +337,15 @@ def file_sha256(path: Path) -> str:
 @contextmanager
 def _external_files(model: onnx.ModelProto, source: Path, target: Path) -> Iterator[None]:
     """External data of `model` in folder `target`, copied if that is not `source`; undone if the block fails."""
-    locations = external_locations(model) if os.path.realpath(source) != os.path.realpath(target) else []
+    place = os.path.realpath(target)
+    locations = external_locations(model) if os.path.realpath(source) != place else []
     for location in locations:
         if not (source / location).is_file():
             remedy = "Put it beside the model"
             raise ModelError(str(source / location), "is missing (external data of the model)", remedy=remedy)
+        if not Path(os.path.realpath((target / location).parent)).is_relative_to(place):
+            remedy = "Remove the link, or write into another folder"
+            raise ModelError(str(target / location), "lies behind a link out of the output's folder", remedy=remedy)
     missing = [location for location in locations if not (target / location).exists()]
     for location in sorted(set(locations) - set(missing)):
         if not filecmp.cmp(source / location, target / location, shallow=False):

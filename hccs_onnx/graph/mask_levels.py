@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.view import GraphView
 from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
@@ -48,6 +49,7 @@ class MaskLevels:
 UNKNOWN = MaskLevels(masks=True, magnitude=0.0)
 
 
+@once_per_view
 def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
     """What can be said about the values of tensor `name`, an addend of logits.
 
@@ -120,6 +122,7 @@ def _is_integer(view: GraphView, name: str) -> bool:
     return view.dtype(name) in _INTEGERS
 
 
+@once_per_view
 def _integral(view: GraphView, name: str, depth: int) -> bool:
     """Whether a float tensor can only hold whole numbers."""
     if _is_integer(view, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.names import NameGenerator, is_default_domain, nested_graphs
@@ -58,7 +58,7 @@ def raise_opset(model: onnx.ModelProto) -> int:
 
 
 def _ratio_as_input(graph: onnx.GraphProto, node: onnx.NodeProto, names: NameGenerator) -> None:
-    ratio = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "ratio"), None)
+    ratio = next((attribute.f for attribute in node.attribute if attribute.name == "ratio"), None)
     del node.attribute[:]  # opset 11 knows ratio only
     if ratio is not None:
         name = names.fresh("dropout_ratio")

@@ -1,0 +1,1 @@
+"""Mutation fuzzing of real models through inspect and rewrite."""
