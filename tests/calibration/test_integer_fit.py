@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
-from hccs_onnx.calibration.integer_fit import Numerics, fit_integer_heads
+from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm, fit_integer_heads
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError
@@ -111,7 +111,7 @@ def test_shared_quantizer_is_one_for_all_heads() -> None:
     sketch, sample = statistics(x)
     numerics = Numerics("uint8", "norm", "extended", False, 64)
     own = fit_integer_heads(sample, fit_heads(sketch), numerics)
-    shared = fit_integer_heads(sample, fit_heads(sketch), numerics, share_quantizer=True)
+    shared = fit_integer_heads(sample, fit_heads(sketch), numerics, QuantizerForm(per_tensor=True))
     assert len({(fit.params.scale, fit.zero_point) for fit in own}) == 3
     assert len({(fit.params.scale, fit.zero_point) for fit in shared}) == 1
     assert len({fit.params.Dmax for fit in shared}) > 1
