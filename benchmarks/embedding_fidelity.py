@@ -173,9 +173,9 @@ def _report(results: Mapping[str, Fidelity], texts: int, training: int, calibrat
     about = (
         f"all-MiniLM-L6-v2 (`{MINILM_L6[0]}`), every attention Softmax replaced by `hccs::HCCS`, with float output "
         "where no other is named, no "
-        f"retraining; the scale and zero point of int8 logits are fitted per head where no other is named. Mean-pooled embeddings of the first {texts:,} Reuters R8 test texts, cut at 128 tokens, in "
-        "padded batches of 16; a logistic regression (C = 1) "
-        f"trained on the float embeddings of {training:,} training texts; "
+        "retraining; the scale and zero point of int8 logits are fitted per head where no other is named. "
+        f"Mean-pooled embeddings of the first {texts:,} Reuters R8 test texts, cut at 128 tokens, in padded batches of "
+        f"16; a logistic regression (C = 1) trained on the float embeddings of {training:,} training texts; "
         f"calibrated on {calibration} other training texts. One seed, fixed."
     )
     sections = [
