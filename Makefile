@@ -11,7 +11,7 @@ CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie -name '*.cpp'
 # Here the native library is not optional: a compiler that fails is an error.
 export HCCS_REQUIRE_NATIVE := 1
 
-.PHONY: demo test test-slow test-sweeps test-oldest test-exporters fuzz lint format clean
+.PHONY: demo test test-slow test-sweeps test-oldest test-exporters test-interop fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -21,7 +21,7 @@ test: $(VENV)/.test
 
 # Sanitizers, aarch64 under emulation, one binary on many onnxruntimes: minutes, and tools that may not be there.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not sweep" --ignore tests/exporters
+	$(BIN)/python -m pytest -m "slow and not sweep" --ignore tests/exporters --ignore tests/interop
 
 # AI Engine kernels at every length, in every mode, on every architecture, with sanitizers: an hour.
 test-sweeps: $(VENV)/.test
@@ -34,6 +34,10 @@ test-oldest: $(VENV)-oldest/.test
 # Real exports from torch and transformers, which are large, in an environment of their own.
 test-exporters: $(VENV)-exporters/.test
 	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
+
+# Other tools on rewritten models, in an environment of their own.
+test-interop: $(VENV)-interop/.test
+	$(VENV)-interop/bin/python -m pytest -m "slow or not slow" tests/interop
 
 # Longer searches for inputs that break the kernels, the operator, or inspect and rewrite.
 fuzz: $(VENV)/.test
@@ -77,5 +81,10 @@ $(VENV)-exporters/.test: pyproject.toml $(NATIVE_SOURCES)
 	$(VENV)-exporters/bin/$(PIP_INSTALL) -e ".[test,exporters]"
 	touch $@
 
+$(VENV)-interop/.test: pyproject.toml $(NATIVE_SOURCES)
+	test -x $(VENV)-interop/bin/python || $(PYTHON) -m venv $(VENV)-interop
+	$(VENV)-interop/bin/$(PIP_INSTALL) -e ".[test,interop]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from hccs_onnx._version import __version__
 from hccs_onnx.calibration.collect import collect
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
 from hccs_onnx.calibration.granularity import fit_floats, fit_integers
-from hccs_onnx.calibration.integer_fit import Numerics
+from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
@@ -38,6 +38,10 @@ from hccs_onnx.params import (
     Profile,
     Reciprocal,
 )
+
+LogitScale = Literal["free", "power-of-two"]
+LogitZeroPoint = Literal["free", "zero"]
+ScaleGranularity = Literal["head", "tensor"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,9 @@ def calibrate(
     to: OutputType = "float",
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
+    logit_scale: LogitScale = "free",
+    logit_zero_point: LogitZeroPoint = "free",
+    scale_granularity: ScaleGranularity = "head",
 ) -> Calibration:
     """Fit head parameters of least KL divergence to real samples.
 
@@ -119,6 +126,13 @@ def calibrate(
         How integer output inverts row sums; float output has no choice.
     profile : {'extended', 'paper'}
         What is legal; ``paper`` has integer output, ``div`` or ``clb``, and no mask.
+    logit_scale : {'free', 'power-of-two'}
+        For integers, which code sizes the quantiser of the logits may have, in units of what it will read.
+    logit_zero_point : {'free', 'zero'}
+        For integers, whether that quantiser's zero point is fitted or 0.
+    scale_granularity : {'head', 'tensor'}
+        For integers, whether each head may have a quantiser of its own, or all of a node share one; B, S and Dmax are
+        shared as `granularity` says.
 
     Returns
     -------
@@ -134,6 +148,7 @@ def calibrate(
     >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
     """
     _check_choices(granularity, to, reciprocal, profile)
+    _check_quantizer_choices(to, logit_scale, logit_zero_point, scale_granularity)
     path = Path(model)
     proto = read_model(path)
     opset = default_opset(proto)
@@ -154,8 +169,15 @@ def calibrate(
             Numerics(to, reciprocal, profile, item.masked and profile == "extended", sketch.longest)
             for item, sketch in zip(targets, collected.sketches, strict=True)
         ]
-        shared = [item.folded or opset < PER_AXIS_OPSET for item in targets]
-        fits = fit_integers(collected.samples, fits, granularity, numerics, shared)
+        forms = [
+            QuantizerForm(
+                per_tensor=scale_granularity == "tensor" or item.folded or opset < PER_AXIS_OPSET,
+                unit=item.factor if logit_scale == "power-of-two" else None,
+                symmetric=logit_zero_point == "zero",
+            )
+            for item in targets
+        ]
+        fits = fit_integers(collected.samples, fits, granularity, numerics, forms)
     softmaxes = tuple(
         SoftmaxCalibration(
             item.node, item.logits, item.head_axis, sketch.longest, item.masked and profile == "extended", heads
@@ -385,3 +407,15 @@ def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, pro
     reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
     if reasons:
         raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")
+
+
+def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:
+    for name, value, known in (
+        ("logit_scale", scale, get_args(LogitScale)),
+        ("logit_zero_point", zero_point, get_args(LogitZeroPoint)),
+        ("scale_granularity", granularity, get_args(ScaleGranularity)),
+    ):
+        if value not in known:
+            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
+        if to == "float" and value != known[0]:
+            raise HccsError(name, "means nothing for float output", found=value, remedy="Leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,9 +10,10 @@ from functools import reduce
 
 from hccs_onnx.calibration.file import Granularity
 from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
-from hccs_onnx.calibration.integer_fit import Numerics, fit_integer_heads
+from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm, fit_integer_heads
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
+from hccs_onnx.errors import CalibrationError
 from hccs_onnx.progress import progress
 
 Fits = list[tuple[HeadFit, ...]]
@@ -45,7 +47,7 @@ def fit_integers(
     fits: Fits,
     granularity: Granularity,
     numerics: list[Numerics],
-    share_quantizer: list[bool],
+    forms: list[QuantizerForm],
 ) -> Fits:
     """Fits for integer output, from the row sample and the float fit of each Softmax.
 
@@ -59,19 +61,24 @@ def fit_integers(
         What shares one set of parameters.
     numerics : list of Numerics
         What each node will compute.
-    share_quantizer : list of bool
-        For each Softmax, whether its logits are quantised per tensor.
+    forms : list of QuantizerForm
+        Which quantisers of its logits each node may have.
+
+    Raises
+    ------
+    CalibrationError
+        If no parameters are legal, or no quantiser fits the forms of all nodes that share one.
 
     Examples
     --------
-    >>> fit_integers([sample], fits, "head", [numerics], [False])[0][0].zero_point  # doctest: +SKIP
+    >>> fit_integers([sample], fits, "head", [numerics], [QuantizerForm()])[0][0].zero_point  # doctest: +SKIP
     -59
     """
     if granularity == "head":
-        searched = list(zip(samples, fits, numerics, share_quantizer, strict=True))
+        searched = list(zip(samples, fits, numerics, forms, strict=True))
         return [
-            tuple(fit_integer_heads(sample, [fit.params for fit in heads], each, share_quantizer=shared))
-            for sample, heads, each, shared in progress(searched, "fitting", len(searched))
+            tuple(fit_integer_heads(sample, [fit.params for fit in heads], each, form))
+            for sample, heads, each, form in progress(searched, "fitting", len(searched))
         ]
     pooled = [sample.pooled() for sample in samples]
     if granularity == "global":
@@ -79,8 +86,17 @@ def fit_integers(
         longest = max(each.longest for each in numerics)
         masked = any(each.masked for each in numerics)
         numerics = [replace(each, longest=longest, masked=masked) for each in numerics]
+        _check_one_unit(forms)
     shared_fits = [
-        fit_integer_heads(sample, [heads[0].params], each)[0]
-        for sample, heads, each in zip(pooled, fits, numerics, strict=False)
+        fit_integer_heads(sample, [heads[0].params], each, form)[0]
+        for sample, heads, each, form in zip(pooled, fits, numerics, forms, strict=False)
     ] * (len(fits) // len(pooled))
     return [(fit,) * len(heads) for fit, heads in zip(shared_fits, fits, strict=True)]
+
+
+def _check_one_unit(forms: list[QuantizerForm]) -> None:
+    """Nodes share a code size; it is a power of two for each only if their scales differ by powers of two."""
+    units = {math.frexp(form.unit)[0] for form in forms if form.unit is not None}
+    if len(units) > 1:
+        problem = "no code size is a power of two for all nodes, whose logits are scaled differently"
+        raise CalibrationError("granularity global", problem, remedy="Use granularity layer or head")

@@ -63,8 +63,40 @@ class Numerics:
     longest: int
 
 
+@dataclass(frozen=True)
+class QuantizerForm:
+    """Which quantisers of the logits are allowed.
+
+    Parameters
+    ----------
+    per_tensor : bool
+        One code size and zero point for all heads, instead of one a head.
+    unit : float, optional
+        Nats: code sizes are this times a power of two. Default: any size.
+    symmetric : bool
+        Zero point 0.
+    """
+
+    per_tensor: bool = False
+    unit: float | None = None
+    symmetric: bool = False
+
+    def sizes(self, wanted: float) -> tuple[float, ...]:
+        """Allowed code sizes nearest to a wanted one, nats.
+
+        Examples
+        --------
+        >>> QuantizerForm(unit=0.75).sizes(0.1)
+        (0.09375, 0.1875)
+        """
+        if self.unit is None:
+            return (float(np.float32(wanted)),)
+        exponent = math.floor(math.log2(wanted / self.unit))
+        return math.ldexp(self.unit, exponent), math.ldexp(self.unit, exponent + 1)
+
+
 def fit_integer_heads(
-    sample: RowSample, shapes: list[HeadParams], numerics: Numerics, *, share_quantizer: bool = False
+    sample: RowSample, shapes: list[HeadParams], numerics: Numerics, form: QuantizerForm | None = None
 ) -> list[HeadFit]:
     """Parameters, code size and zero point of each head that lose least with integer output.
 
@@ -76,8 +108,8 @@ def fit_integer_heads(
         The float fit of each head: its clip range and floor ratio are where the search starts.
     numerics : Numerics
         What the node will compute.
-    share_quantizer : bool
-        One code size and zero point for all heads, for logits that are quantised per tensor.
+    form : QuantizerForm, optional
+        Which quantisers are allowed; default: any, one a head.
 
     Returns
     -------
@@ -98,16 +130,17 @@ def fit_integer_heads(
     >>> fit.kl < 0.3 and abs(fit.deficit) < 0.05
     True
     """
+    form = form or QuantizerForm()
     heads = [_Head(sample, index, shape, numerics) for index, shape in enumerate(shapes)]
-    groups = [heads] if share_quantizer else [[head] for head in heads]
-    return [head.fit(quantizer) for group in groups for quantizer in [_best_quantizer(group)] for head in group]
+    groups = [heads] if form.per_tensor else [[head] for head in heads]
+    return [head.fit(quantizer) for group in groups for quantizer in [_best_quantizer(group, form)] for head in group]
 
 
 @dataclass(frozen=True)
 class _Quantizer:
     """Code of logit x: rint(x/size) + zero_point, within the codes."""
 
-    size: float  # nats, exactly a float32
+    size: float  # nats
     zero_point: int
 
     def codes(self, rows: Array) -> Array:
@@ -117,19 +150,25 @@ class _Quantizer:
         return result
 
 
-def _best_quantizer(heads: list[_Head]) -> _Quantizer:
+def _best_quantizer(heads: list[_Head], form: QuantizerForm) -> _Quantizer:
     """The quantiser with which the float fits of these heads lose least in all."""
-    return min(_quantizers(heads), key=lambda quantizer: sum(head.shape_loss(quantizer) for head in heads))
+    return min(_quantizers(heads, form), key=lambda quantizer: sum(head.shape_loss(quantizer) for head in heads))
 
 
-def _quantizers(heads: list[_Head]) -> Iterator[_Quantizer]:
+def _quantizers(heads: list[_Head], form: QuantizerForm) -> Iterator[_Quantizer]:
     """Code sizes around that which covers every row's maximum and clip range, each with several top codes."""
     highest = max(head.highest for head in heads)
     lowest = min(head.lowest - head.clip for head in heads)
     longest_clip = max(head.clip for head in heads)
+    if form.symmetric:
+        highest = max(highest, -lowest)
+        lowest = -highest
     steps = TOP_CODE - LOWEST_CODE
-    for share in _CODE_SHARES:
-        size = float(np.float32(max((highest - lowest) * share / steps, longest_clip / MAX_CLIP_DISTANCE)))
+    wanted = [max((highest - lowest) * share / steps, longest_clip / MAX_CLIP_DISTANCE) for share in _CODE_SHARES]
+    for size in dict.fromkeys(size for each in wanted for size in form.sizes(each)):
+        if form.symmetric:
+            yield _Quantizer(size, 0)
+            continue
         spare = highest - lowest - size * steps  # nats that no code is left for
         for top_share in _TOP_SHARES if spare > 0 else (1.0,):
             top = highest - max(spare, 0.0) * (1.0 - top_share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
-    """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``."""
+    """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``, and the quantiser of the logits."""
     parser.add_argument(
         "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
     )
@@ -51,6 +51,24 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
         default="extended",
         help="what is legal: extended (default), or paper, what the published kernels compute (no mask)",
     )
+    parser.add_argument(
+        "--logit-scale",
+        choices=get_args(workflow.LogitScale),
+        default="free",
+        help="scale of the integer logits' quantiser: any (default), or a power of two",
+    )
+    parser.add_argument(
+        "--logit-zero-point",
+        choices=get_args(workflow.LogitZeroPoint),
+        default="free",
+        help="its zero point: fitted (default), or 0",
+    )
+    parser.add_argument(
+        "--scale-granularity",
+        choices=get_args(workflow.ScaleGranularity),
+        default="head",
+        help="one such quantiser for each head (default), or for the whole tensor",
+    )
 
 
 def calibrate(options: argparse.Namespace) -> Calibration:
@@ -62,6 +80,9 @@ def calibrate(options: argparse.Namespace) -> Calibration:
         to=options.to,
         reciprocal=options.reciprocal,
         profile=options.profile,
+        logit_scale=options.logit_scale,
+        logit_zero_point=options.logit_zero_point,
+        scale_granularity=options.scale_granularity,
     )
 
 

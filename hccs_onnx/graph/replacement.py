@@ -75,7 +75,7 @@ class Replacer:
         else:
             heads = tuple(replace(head, scale=1.0) for head in params.heads)  # codes are the unit
             codes = self._quantize(made, x, item, quantizer.in_units_of(item.factor))
-            y = self.names.fresh(f"{item.probabilities}_quantized")
+            y = self.names.fresh(f"{item.probabilities}_hccs")  # ONNX Runtime's quantiser takes names like p_quantized
             made.append(make_node(replace(params, heads=heads), codes, zero, y, softmax.name))
             self._dequantize(made, y, zero, last)
         if item.dtype != "float32":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
-from hccs_onnx.calibration.integer_fit import Numerics, fit_integer_heads
+from hccs_onnx.calibration.granularity import fit_floats, fit_integers
+from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm, fit_integer_heads
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError
@@ -111,10 +114,52 @@ def test_shared_quantizer_is_one_for_all_heads() -> None:
     sketch, sample = statistics(x)
     numerics = Numerics("uint8", "norm", "extended", False, 64)
     own = fit_integer_heads(sample, fit_heads(sketch), numerics)
-    shared = fit_integer_heads(sample, fit_heads(sketch), numerics, share_quantizer=True)
+    shared = fit_integer_heads(sample, fit_heads(sketch), numerics, QuantizerForm(per_tensor=True))
     assert len({(fit.params.scale, fit.zero_point) for fit in own}) == 3
     assert len({(fit.params.scale, fit.zero_point) for fit in shared}) == 1
     assert len({fit.params.Dmax for fit in shared}) > 1
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+@pytest.mark.parametrize("unit", [1.0, 0.125, 0.17677669])
+def test_code_size_is_the_unit_times_a_power_of_two_when_asked(unit: float, per_tensor: bool) -> None:
+    x = logits(heads=3) * np.array([0.5, 1.0, 2.0], np.float32)[:, None, None]
+    sketch, sample = statistics(x)
+    numerics = Numerics("uint8", "norm", "extended", False, 64)
+    free = fit_integer_heads(sample, fit_heads(sketch), numerics, QuantizerForm(per_tensor))
+    fits = fit_integer_heads(sample, fit_heads(sketch), numerics, QuantizerForm(per_tensor, unit))
+    assert {math.frexp(fit.params.scale / unit)[0] for fit in fits} == {0.5}
+    assert {math.frexp(fit.params.scale / unit)[0] for fit in free} != {0.5}
+    for fit, best in zip(fits, free, strict=True):
+        assert fit.kl < best.kl + 0.05
+
+
+@pytest.mark.parametrize("unit", [None, 1.0])
+def test_zero_point_is_0_when_asked(unit: float | None) -> None:
+    sketch, sample = statistics(logits(offset=8.0))
+    numerics = Numerics("uint8", "norm", "extended", False, 64)
+    free = fit_integer_heads(sample, fit_heads(sketch), numerics)
+    fits = fit_integer_heads(sample, fit_heads(sketch), numerics, QuantizerForm(unit=unit, symmetric=True))
+    assert all(fit.zero_point != 0 for fit in free)
+    assert all(fit.zero_point == 0 for fit in fits)
+    for fit, best in zip(fits, free, strict=True):
+        assert fit.kl < best.kl + 0.1
+
+
+@pytest.mark.parametrize(("units", "allowed"), [((0.5, 0.125), True), ((0.5, 0.75), False), ((None, None), True)])
+def test_global_power_of_two_is_refused_when_units_differ_otherwise(
+    units: tuple[float | None, float | None], allowed: bool
+) -> None:
+    sketches, samples = zip(*(statistics(logits(heads=1, n=16)) for _ in units), strict=True)
+    fits = fit_floats(list(sketches), "global")
+    numerics = [Numerics("uint8", "norm", "extended", False, 16)] * 2
+    forms = [QuantizerForm(unit=unit) for unit in units]
+    if allowed:
+        (one,), (other,) = fit_integers(list(samples), fits, "global", numerics, forms)
+        assert one == other
+    else:
+        with pytest.raises(CalibrationError, match=r"no code size is a power of two for all nodes"):
+            fit_integers(list(samples), fits, "global", numerics, forms)
 
 
 def test_fit_is_refused_when_rows_are_too_long_for_any_parameters() -> None:

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from hccs_onnx import Calibration, calibrate
+from hccs_onnx import Calibration, calibrate, rewrite
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
@@ -56,6 +58,35 @@ def test_calibrate_takes_a_granularity(model: Path, data: Path, tmp_path: Path, 
     assert main(["calibrate", str(model), "--data", str(data), "--granularity", granularity, "-o", str(target)]) == 0
     assert target.read_text() == calibrate(model, data, granularity=granularity).to_json()  # type: ignore[arg-type]
     assert json.loads(target.read_text())["granularity"] == granularity
+
+
+@pytest.mark.parametrize("granularity", ["head", "tensor"])
+def test_calibrate_gives_logits_a_power_of_two_scale_and_zero_point_0(
+    model: Path, data: Path, tmp_path: Path, granularity: str
+) -> None:
+    target = tmp_path / "c.json"
+    options = ["--to", "uint8", "--logit-scale", "power-of-two", "--logit-zero-point", "zero"]
+    options += ["--scale-granularity", granularity, "-o", str(target)]
+    assert main(["calibrate", str(model), "--data", str(data), *options]) == 0
+    proto = onnx.load(rewrite(model, tmp_path / "digits.uint8.onnx", calibration=Calibration.load(target)).output)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantizers) == 2
+    for node in quantizers:
+        scale, zero_point = (constants[name] for name in node.input[1:])
+        assert (np.frexp(scale)[0] == 0.5).all()
+        assert (zero_point == 0).all()
+        assert len(np.unique(scale)) == 1 or granularity == "head"
+
+
+@pytest.mark.parametrize(
+    "option", [("--logit-scale", "power-of-two"), ("--logit-zero-point", "zero"), ("--scale-granularity", "tensor")]
+)
+def test_calibrate_refuses_a_choice_of_quantizer_when_output_is_float(
+    model: Path, data: Path, option: tuple[str, str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["calibrate", str(model), "--data", str(data), *option]) != 0
+    assert "means nothing for float output" in capsys.readouterr().err
 
 
 def test_calibrate_takes_folders(model: Path, tmp_path: Path, data: Path) -> None:
