@@ -21,7 +21,8 @@ test: $(VENV)/.test
 
 # Sanitizers, aarch64 under emulation, one binary on many onnxruntimes: minutes, and tools that may not be there.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not sweep" --ignore tests/exporters --ignore tests/interop
+	$(BIN)/python -m pytest -m "slow and not sweep" --ignore tests/exporters --ignore tests/interop --ignore tests/aie
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not sweep" tests/aie
 
 # AI Engine kernels at every length, in every mode, on every architecture, with sanitizers: an hour.
 test-sweeps: $(VENV)/.test
