@@ -56,7 +56,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         model.ParseFromString(path.read_bytes())
     except OSError as error:
         raise ModelError(str(path), f"cannot be read ({error.strerror})", remedy="Check its permissions") from error
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf without its C extension
         remedy = "Export or copy the model again"
         raise ModelError(str(path), "is not an ONNX file, or is truncated", remedy=remedy) from error
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:

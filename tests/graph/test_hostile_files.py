@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT
+from conftest import DIGITS, ROOT
 from graph.models import Attention, build
 from graph.test_external_data import contents, refer, saved
 from onnx import TensorProto, numpy_helper
@@ -230,3 +230,14 @@ def test_byte_size_of_seven_elements_is_that_of_packed_data(data_type: str, size
 def test_byte_size_is_refused_when_elements_have_none(data_type: int) -> None:
     with pytest.raises(ValueError, match="has no size"):
         byte_size(TensorProto(dims=[7], data_type=data_type))
+
+
+def test_name_that_is_no_text_is_refused_when_protobuf_has_no_extension(tmp_path: Path) -> None:
+    data = DIGITS.joinpath("digits_dynamo.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"view", b"\xbeiew", 1))
+    environment = os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    command = [sys.executable, "-m", "hccs_onnx", "inspect", str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    problem = "is not an ONNX file, or is truncated. Export or copy the model again."
+    assert done.stderr == f"error: {tmp_path / 'm.onnx'}: {problem}\n"
