@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hccs_onnx.aie.folder import replace_folder
 from hccs_onnx.errors import CodegenError
-from hccs_onnx.graph.files import file_sha256, writing_errors
+from hccs_onnx.graph.files import file_sha256
 
 FORMAT, VERSION, MANIFEST = "hccs-aie4ml-project", 1, "manifest.json"
 
@@ -64,23 +63,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], manifest: Mapping[str
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     document = {"format": FORMAT, "version": VERSION, **manifest, "files": digests}
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with writing_errors(target):
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        try:
-            new, old = staging / "new", staging / "old"
-            for name, content in {**files, MANIFEST: text.encode()}.items():
-                (new / name).parent.mkdir(parents=True, exist_ok=True)
-                (new / name).write_bytes(content)
-            if target.exists():
-                target.rename(old)
-            try:
-                new.rename(target)
-            except BaseException:
-                if old.exists():
-                    old.rename(target)
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    replace_folder(target, {**files, MANIFEST: text.encode()})
 
 
 def _written(folder: Path) -> dict[str, str]:

@@ -74,6 +74,17 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """
     target = Path(os.path.realpath(target))
     check_folder(target)
+    replace_folder(target, files)
+
+
+def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Make `target` a folder of exactly these files, whatever is there: wholly or not at all.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be written.
+    """
     with writing_errors(target):
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
         try:
