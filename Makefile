@@ -11,7 +11,7 @@ CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie -not -path "*
 # Here the native library is not optional: a compiler that fails is an error.
 export HCCS_REQUIRE_NATIVE := 1
 
-.PHONY: demo test test-slow test-sweeps test-oldest test-exporters test-interop fuzz lint format clean
+.PHONY: demo test test-slow test-sweeps test-oldest test-exporters test-interop docs fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -39,6 +39,10 @@ test-exporters: $(VENV)-exporters/.test
 # Other tools on rewritten models, in an environment of their own.
 test-interop: $(VENV)-interop/.test
 	$(VENV)-interop/bin/python -m pytest -m "slow or not slow" tests/interop
+
+# The documentation site, into build/site; whatever is amiss fails.
+docs: $(VENV)-docs/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict
 
 # Longer searches for inputs that break the kernels, the operator, or inspect and rewrite.
 fuzz: $(VENV)/.test
@@ -87,5 +91,10 @@ $(VENV)-interop/.test: pyproject.toml $(NATIVE_SOURCES)
 	$(VENV)-interop/bin/$(PIP_INSTALL) -e ".[test,interop]"
 	touch $@
 
+$(VENV)-docs/.docs: pyproject.toml $(NATIVE_SOURCES)
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/$(PIP_INSTALL) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop $(VENV)-docs hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
