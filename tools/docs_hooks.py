@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # mkdocs loads this file by its path
+from tools.offline import loaded_from_elsewhere
+
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
-_LOADED = re.compile(
-    r"""<(?:script|img|iframe|source|audio|video|embed)\b[^>]*\bsrc=["']?(https?:)?//[^>]*>
-    |<link\b(?=[^>]*\brel=["']?(?:stylesheet|preconnect|preload|icon))[^>]*\bhref=["']?(https?:)?//[^>]*>
-    |@import\s+(?:url\()?["']?(?:https?:)?//[^;]*|\burl\(["']?(?:https?:)?//[^)]*\)""",
-    re.VERBOSE,
-)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,9 +42,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site that loads anything from another host."""
     for path in sorted(Path(config.site_dir).rglob("*")):
         if path.suffix in (".html", ".css", ".svg"):
-            found = _LOADED.search(path.read_text(encoding="utf-8"))
+            found = loaded_from_elsewhere(path.read_text(encoding="utf-8"))
             if found:
-                raise PluginError(f"{path}: loads from elsewhere ({found[0][:100]})")
+                raise PluginError(f"{path}: loads from elsewhere ({found[:100]})")
 
 
 def _page_of(notebook: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from docs.blocks import PAGES, ROOT
 from hccs_onnx.operator.schema import ATTRIBUTES
 from tools import pictures, reference_pages
+from tools.offline import loaded_from_elsewhere
 
 ADVICE = "run: python -m tools.reference_pages"
 
@@ -50,3 +51,32 @@ def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://example.org/a.js"></script>',
+        "<img alt=x src=//example.org/a.png>",
+        '<link href="https://example.org/a.css" rel="stylesheet">',
+        '<link rel=preconnect href="https://example.org">',
+        "@import 'https://example.org/a.css';",
+        ".a { background: url(https://example.org/a.png) }",
+    ],
+)
+def test_what_is_loaded_from_elsewhere_is_found(text: str) -> None:
+    assert loaded_from_elsewhere(f"<p>before</p>{text}<p>after</p>") is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<a href="https://example.org">there</a>',
+        '<script src="assets/a.js"></script><img src="pictures/a.svg">',
+        '<link rel="canonical" href="https://example.org/">',
+        '<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+        '.a { background: url(data:image/svg+xml;charset=utf-8,x) } @import "a.css";',
+    ],
+)
+def test_what_is_linked_or_lies_here_is_not(text: str) -> None:
+    assert loaded_from_elsewhere(text) is None
