@@ -40,7 +40,7 @@ class Block:
     line : int
         Where it begins in the page, counted from 1.
     comment : str
-        What the comment on the line before it says: ``slow``, or ``not run: ...``.
+        What the comment before it says: ``not run: REASON``, or ``slow`` and ``needs PACKAGE`` with a comma between.
     output : str or None
         The text block right behind it: what it prints.
     """
@@ -57,7 +57,11 @@ class Block:
 
     @property
     def is_slow(self) -> bool:
-        return self.comment == "slow"
+        return "slow" in self.comment.split(", ")
+
+    @property
+    def needs(self) -> list[str]:
+        return [word.removeprefix("needs ") for word in self.comment.split(", ") if word.startswith("needs ")]
 
 
 def blocks(page: str) -> Iterator[Block]:

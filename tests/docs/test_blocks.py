@@ -17,8 +17,6 @@ from hccs_onnx import calibrate, rewrite
 
 ON_DIGITS = {"aie4ml.md"}
 """Pages whose encoder must not mask."""
-NEEDS = {"aie4ml.md": "aie4ml"}
-"""Packages without which a page cannot be run."""
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(encoder(), folder / "encoder.onnx")
     np.savez(folder / "samples.npz", **samples(12, seed=1))
     np.savez(folder / "test.npz", **samples(6, seed=2))
-    rewrite(folder / "encoder.onnx", folder / "encoder.hccs.onnx")
+    fitted = calibrate(folder / "encoder.onnx", folder / "samples.npz")
+    fitted.save(folder / "encoder.json")
+    rewrite(folder / "encoder.onnx", folder / "encoder.hccs.onnx", calibration=fitted)
     shutil.copy(folder / "encoder.onnx", folder / "model.onnx")
     fitted = calibrate(folder / "model.onnx", folder / "samples.npz", to="uint8")
     rewrite(folder / "model.onnx", folder / "model.hccs.onnx", calibration=fitted)
@@ -52,12 +52,12 @@ def folder(request: pytest.FixtureRequest, prepared: Path, tmp_path: Path, monke
 
 def run_page(page: Path, slow: bool) -> None:
     """Run the blocks of a page in order, those marked slow only where asked."""
-    if page.name in NEEDS:
-        pytest.importorskip(NEEDS[page.name])
     names: dict[str, Any] = {"__name__": page.stem}
     for block in blocks(page.read_text()):
         if not block.is_run or (block.is_slow and not slow):
             continue
+        for package in block.needs:
+            pytest.importorskip(package)  # later blocks may build on this one
         try:
             if block.language == "python":
                 run_python(block, names)
@@ -95,6 +95,18 @@ def test_blocks_are_found_with_their_comments_and_output() -> None:
     assert list(blocks(page)) == [
         Block("python", "print(1)\n", 4, "slow", "1\n"),
         Block("console", "ls\n", 16),
+    ]
+
+
+def test_block_is_what_its_comment_says() -> None:
+    def block(comment: str) -> Block:
+        return Block("python", "", 1, comment)
+
+    assert [(b.is_run, b.is_slow, b.needs) for b in map(block, ("", "slow", "slow, needs ray", "not run: slow"))] == [
+        (True, False, []),
+        (True, True, []),
+        (True, True, ["ray"]),
+        (False, False, []),
     ]
 
 
