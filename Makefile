@@ -111,4 +111,4 @@ $(VENV)-release/.release: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop $(VENV)-docs $(VENV)-release hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop $(VENV)-docs $(VENV)-release hccs-demo build/site .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
