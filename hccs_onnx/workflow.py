@@ -280,6 +280,25 @@ def rewrite(
     return RewriteReport(target, found, params, source)
 
 
+def check_model(model: Path, calibration: Calibration) -> None:
+    """Refuse a calibration that was made for another model.
+
+    Raises
+    ------
+    CalibrationError
+        If the SHA-256 of the file is not the one in the calibration.
+
+    Examples
+    --------
+    >>> check_model(Path("encoder.onnx"), calibration)  # doctest: +SKIP
+    """
+    digest = file_sha256(model)
+    if calibration.model_sha256 != digest:
+        found, needs = calibration.model_sha256[:12], digest[:12]
+        remedy = "Calibrate this model"
+        raise CalibrationError(str(model), "calibration is for another model", found=found, needs=needs, remedy=remedy)
+
+
 def default_output(model: Path) -> Path:
     """Where a rewritten model goes if the user does not say: beside the model, ``.hccs.onnx`` in place of ``.onnx``.
 
@@ -337,11 +356,7 @@ def _calibrated_bodies(found: tuple[AttentionSoftmax, ...], calibration: Calibra
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
     """Parameters by logits tensor, once the calibration is known to be this model's."""
-    digest = file_sha256(path)
-    if calibration.model_sha256 != digest:
-        found, needs = calibration.model_sha256[:12], digest[:12]
-        remedy = "Calibrate this model"
-        raise CalibrationError(str(path), "calibration is for another model", found=found, needs=needs, remedy=remedy)
+    check_model(path, calibration)
     entries = {softmax.logits: softmax for softmax in calibration.softmaxes}
     params = {}
     for item in targets:
