@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -272,7 +271,7 @@ def rewrite(
     else:
         params = _calibrated(path, targets, calibration)
         _check_legal(targets, params, calibration)
-        source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
+        source = calibration.digest
     output_type: OutputType = calibration.output if calibration is not None else "float"
     quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
     rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)

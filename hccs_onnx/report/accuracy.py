@@ -97,8 +97,8 @@ def compare_labels(
         needs = f"{taken}, as many as there are samples" if taken < labels.size else f"at least {taken}"
         raise DataError(subject, "holds a wrong number of labels", found=labels.size, needs=needs)
     first, second = np.concatenate(right, axis=1)
-    counts = [int(np.count_nonzero(mask)) for mask in (first & second, first & ~second, ~first & second)]
-    return Accuracy(output, *counts, neither=taken - sum(counts))
+    cases = (first & second, first & ~second, ~first & second, ~first & ~second)
+    return Accuracy(output, *(int(np.count_nonzero(case)) for case in cases))
 
 
 def _class_scores(names: list[str], outputs: list[list[Array]], subject: str) -> tuple[str, list[Array]]:

@@ -75,6 +75,8 @@ def attention_maps(
     --------
     >>> attention_maps(original, rewritten, telling_heads(heads), feed, "native")  # doctest: +SKIP
     """
+    if not chosen:
+        return ()
     models = [read_model(path) for path in (original, rewritten)]
     uncover(models[0], original.parent)
     replaced = {item.node: item for item in replaced_softmaxes(models[0], models[1], (original, rewritten))}
@@ -90,6 +92,8 @@ def attention_maps(
         pair = [_head_rows(outputs[item.probabilities], head.index) for outputs in both]
         square = item.self_attention and pair[0].shape[0] == pair[0].shape[1]
         queries, keys = _live(pair[0], square)
+        if not queries.size:  # all masked
+            continue
         cut = max(queries.size, keys.size) > POSITIONS
         shown = [rows[np.ix_(queries[:POSITIONS], keys[:POSITIONS])] for rows in pair]
         maps.append(AttentionMap(head, roles, shown[0], shown[1], cut))
@@ -99,7 +103,8 @@ def attention_maps(
 def _head_rows(probabilities: Array, head: int) -> Array:
     """Rows (query, key) of one head of the first sample."""
     rows = np.atleast_2d(probabilities)
-    return rows.reshape(-1, *rows.shape[-2:])[head].astype(np.float64)
+    result: Array = rows.reshape(-1, *rows.shape[-2:])[head].astype(np.float64)
+    return result
 
 
 def _live(rows: Array, square: bool) -> tuple[Array, Array]:

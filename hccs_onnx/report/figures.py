@@ -70,8 +70,8 @@ def breadth_figure(heads: Sequence[Head]) -> str:
         axes.grid()
         worst = max((item[1] for item in found), key=lambda head: head.kl)
         spread = next(item[0] for item in found if item[1] is worst)
-        above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(worst.name, (spread, worst.kl), fontsize=8, **above)
+        above = worst.kl + 0.03 * max(kl)
+        axes.text(spread, above, worst.name, ha="center", va="bottom", fontsize=8)
         text = f"{len(found)} heads; {worst.name} has most, {worst.kl:.3f} nats, and spreads over {spread:.1f} keys."
         return inline_svg(figure, "breadth", "KL of each head over the breadth of its attention", text)
 
@@ -87,7 +87,7 @@ def map_figure(shown: AttentionMap) -> str:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    highest = float(max(shown.original.max(), shown.rewritten.max()))
+    highest = max(float(np.nan_to_num(rows).max()) for rows in (shown.original, shown.rewritten)) or 1.0
     queries, keys = shown.original.shape
     with drawing():
         figure = Figure(figsize=(4.6, 0.62 + 1.52 * min(1.3, max(0.5, queries / keys))), layout="constrained")

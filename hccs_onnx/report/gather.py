@@ -10,12 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
+
 from hccs_onnx import workflow
 from hccs_onnx.backends import best_backend, open_session
 from hccs_onnx.calibration.collect import Collected, collect
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.errors import DataError, HccsError
+from hccs_onnx.errors import CalibrationError, DataError, HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.scopes import describe
@@ -23,7 +25,7 @@ from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.report.accuracy import compare_labels, read_labels
 from hccs_onnx.report.attention_maps import attention_maps, telling_heads
-from hccs_onnx.report.content import Accuracy, Content, Estimate, FoundSoftmax, Head, Measured
+from hccs_onnx.report.content import Content, Estimate, FoundSoftmax, Head, Measured
 from hccs_onnx.report.gaps import gaps_of, reach_of, sharing
 from hccs_onnx.verify import Verification, replaced_softmaxes, verify
 
@@ -88,7 +90,7 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
     workflow.check_model(model, calibration)
     labels = read_labels(request.labels) if request.labels is not None else None
     with _both_models(model, calibration, request) as (rewritten, found):
-        content = Content(model.name, calibration, tuple(map(_found, found)), _heads(calibration), sample=request.sample)
+        content = Content(model.name, calibration, tuple(map(_found, found)), _heads(calibration))
         shapes: Shapes = request.shapes or {}
         if request.data is not None:
             samples = Samples(request.data, input_specs(read_model(model)))
@@ -101,13 +103,13 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
             result = verify(model, rewritten, request.data, backend=backend)
             content = _with_data(content, result, _collect(model, calibration, samples))
             maps = attention_maps(model, rewritten, telling_heads(content.heads), feed, backend)
-            content = replace(content, maps=maps)
+            content = replace(content, maps=maps, sample=request.sample)
             if labels is not None:
                 sessions = (
                     load_session(read_model(model), model),
                     open_session(read_model(rewritten), rewritten, backend),
                 )
-                accuracy: Accuracy = compare_labels(*sessions, samples, labels, str(request.labels))
+                accuracy = compare_labels(*sessions, samples, labels, str(request.labels))
                 content = replace(content, accuracy=accuracy)
     return content
 
@@ -132,6 +134,7 @@ def _both_models(
         original = read_model(model)
         uncover(original, model.parent)
         pair = original, read_model(request.rewritten)
+        _check_calibration(pair[1], request.rewritten, calibration)
         made = {item.softmax for item in replaced_softmaxes(*pair, (model, request.rewritten))}
         yield request.rewritten, [_in_fact(item, made) for item in found]
     elif request.data is None and request.target is None:
@@ -140,6 +143,14 @@ def _both_models(
         with tempfile.TemporaryDirectory() as folder:
             report = workflow.rewrite(model, Path(folder) / model.name, calibration=calibration)
             yield report.output, report.found
+
+
+def _check_calibration(rewritten: onnx.ModelProto, path: Path, calibration: Calibration) -> None:
+    """Refuse a model that says it was rewritten with other parameters than the report would show."""
+    said = {entry.key: entry.value for entry in rewritten.metadata_props}.get("hccs_onnx.calibration")
+    if said not in (None, calibration.digest):
+        remedy = "Give the calibration that it was rewritten with, or leave out --rewritten"
+        raise CalibrationError(str(path), "was rewritten with another calibration", remedy=remedy)
 
 
 def _in_fact(item: AttentionSoftmax, made: set[str]) -> AttentionSoftmax:

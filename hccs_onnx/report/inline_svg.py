@@ -1,4 +1,4 @@
-"""matplotlib figures as SVG to put into a page: its fonts, its colours by day and night, ids that clash with nothing."""
+"""matplotlib figures as SVG for a page: its fonts, its colours by day and by night, ids that clash with nothing."""
 
 from __future__ import annotations
 

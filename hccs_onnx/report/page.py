@@ -1,26 +1,25 @@
-"""From content to one HTML page that needs nothing else. Pure but for the templates it reads: same content, same bytes."""
+"""From content to one HTML page that needs nothing else. Pure but for reading templates: same content, same bytes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from hccs_onnx import words
 from hccs_onnx._version import __version__
 from hccs_onnx.report.attention_maps import POSITIONS
-from hccs_onnx.report.content import Content, Head
+from hccs_onnx.report.content import Content
 from hccs_onnx.report.figures import breadth_figure, map_figure, sharing_figure
 from hccs_onnx.report.gaps import WIDTH as BIN_WIDTH
 from hccs_onnx.report.gaps import reach_of
+from hccs_onnx.report.head_table import columns
 from hccs_onnx.report.small_plots import HEIGHT, WIDTH, head_plot
 from hccs_onnx.report.text import FILTERS, count, fixed, percent, significant
-from hccs_onnx.words import Word
 
 _WORDS = (
-    words.OFFSET, words.SLOPE, words.CLIP_DISTANCE, words.CLIP_RANGE, words.FLOOR, words.KL, words.DEFICIT, words.KEYS,
-    words.MASKED,
-    words.MEAN_COSINE, words.WORST_COSINE, words.MEAN_DIFFERENCE, words.LARGEST_DIFFERENCE, words.AGREEMENT,
+    words.KL, words.OFFSET, words.SLOPE, words.CLIP_DISTANCE, words.CLIP_RANGE, words.FLOOR, words.DEFICIT, words.KEYS,
+    words.MASKED, words.MEAN_COSINE, words.WORST_COSINE, words.MEAN_DIFFERENCE, words.LARGEST_DIFFERENCE,
+    words.AGREEMENT,
 )  # fmt: skip
 _OUTPUT_WORDS = _WORDS[-5:]
 
@@ -32,24 +31,6 @@ class Figure:
     name: str
     value: str
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows, and what it is sorted by."""
-
-    text: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of heads."""
-
-    heading: str
-    meaning: str
-    cell: Callable[[Head], Cell]
-    worst_first: bool = False
 
 
 def render(content: Content) -> str:
@@ -95,7 +76,7 @@ def render(content: Content) -> str:
         "kl_source": _kl_source(content),
         "most_heads": max(len(layer) for layer in content.layers),
         "worst_kl": max((head.kl for head in content.heads if math.isfinite(head.kl)), default=0.0),
-        "columns": _columns(content),
+        "columns": columns(content),
         "breadth": Markup(breadth_figure(content.heads)),
         "has_gaps": has_gaps,
         "bin_width": f"{BIN_WIDTH:g}",
@@ -112,7 +93,7 @@ def render(content: Content) -> str:
         "sharing": Markup(sharing_figure(content.sharing)) if content.sharing else "",
         "estimate_lede": _estimate_lede(content),
     }
-    return environment.get_template("report.html.j2").render(content=content, page=page)
+    return str(environment.get_template("report.html.j2").render(content=content, page=page))
 
 
 def _lede(content: Content) -> str:
@@ -152,59 +133,6 @@ def _kl_source(content: Content) -> str:
     if content.result is None:
         return "As fitted on the calibration data, each layer fed by the original model."
     return "Measured in the rewritten model on this report's data: what the layers below changed is part of it."
-
-
-def _columns(content: Content) -> list[Column]:
-    fitted = "on the calibration data, each layer fed by the original model"
-    columns = [_kl_column("fitted", fitted, lambda head: head.fit.kl)]
-    if content.result is not None:
-        measured = "in the rewritten model, on this report's data"
-        columns.append(_kl_column("measured", measured, lambda head: head.measured and head.measured.kl))
-    columns += [
-        Column("B", words.OFFSET.meaning, lambda head: _integer(head.fit.params.B)),
-        Column("S", words.SLOPE.meaning, lambda head: _integer(head.fit.params.S)),
-        Column("Dmax", words.CLIP_DISTANCE.meaning, lambda head: _integer(head.fit.params.Dmax)),
-        Column(
-            words.CLIP_RANGE.heading, words.CLIP_RANGE.meaning, lambda head: _decimal(head.fit.params.clip_range, 2)
-        ),
-        Column(words.FLOOR.heading, words.FLOOR.meaning, lambda head: _integer(head.fit.params.floor)),
-    ]
-    columns.append(Column(words.DEFICIT.heading, words.DEFICIT.meaning, _deficit, worst_first=True))
-    if any(head.gaps is not None for head in content.heads):
-        columns.append(
-            Column(
-                words.KEYS.heading,
-                words.KEYS.meaning,
-                lambda head: _optional(head.gaps and head.gaps.effective_keys, 1),
-            )
-        )
-    columns.append(Column(words.MASKED.heading, words.MASKED.meaning, _masked))
-    return columns
-
-
-def _kl_column(what: str, where: str, kl: Callable[[Head], float | None]) -> Column:
-    meaning = f"{words.KL.meaning}; {where}"
-    return Column(f"{what} {words.KL.heading}", meaning, lambda head: _optional(kl(head), 4), worst_first=True)
-
-
-def _integer(value: int) -> Cell:
-    return Cell(str(value), value)
-
-
-def _decimal(value: float, digits: int) -> Cell:
-    return Cell(fixed(value, digits), value)
-
-
-def _optional(value: float | None, digits: int) -> Cell:
-    return Cell("–", -1.0) if value is None else _decimal(value, digits)
-
-
-def _deficit(head: Head) -> Cell:
-    return _decimal(head.fit.deficit if head.measured is None else head.measured.deficit, 4)
-
-
-def _masked(head: Head) -> Cell:
-    return Cell("yes" if head.masked else "no", int(head.masked))
 
 
 def _no_maps(content: Content) -> str:
