@@ -208,7 +208,8 @@ def _with_data(content: Content, result: Verification, collected: Collected) -> 
         )
         for head in content.heads
     )
-    return replace(content, heads=heads, result=result, sharing=sharing(collected.sketches))
+    shared = sharing(collected.sketches) if collected.sketches else ()
+    return replace(content, heads=heads, result=result, sharing=shared)
 
 
 def _estimate(rewritten: Path, target: Target, shapes: Shapes) -> Estimate:

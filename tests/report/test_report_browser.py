@@ -137,6 +137,7 @@ def test_without_javascript_the_table_is_there_and_promises_nothing(browser: Bro
     with Opened(browser, report, java_script_enabled=False) as opened:
         assert opened.page.locator("table.sortable tbody tr").count() >= 8
         assert opened.page.locator("button").count() == 0
+        assert "Choose a heading" not in opened.page.content().split("<script>")[0]
 
 
 _CONTRASTS = """

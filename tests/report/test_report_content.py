@@ -187,3 +187,37 @@ def test_padding_is_left_out_of_the_maps_of_a_real_encoder(minilm_l6: Path, sent
         assert item.original.shape == item.rewritten.shape == (length, length)
         np.testing.assert_allclose(item.original.sum(axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(item.rewritten.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["If", "Loop"])
+def test_attention_in_bodies_is_reported_without_what_cannot_be_measured(tmp_path: Path, case: str) -> None:
+    from graph import test_bodies as bodies
+
+    path = tmp_path / "bodies.onnx"
+    onnx.save(bodies.model(case), path)
+    feeds = [bodies.feed(case, seed, flag=seed % 2 == 0) for seed in range(4)]
+    content = gather(path, calibrate(path, feeds), Request(feeds))
+    assert content.rewritten == len(content.found) == bodies.COUNT[case]
+    assert all(case in item.node for item in content.found)
+    assert [item.measured for item in content.heads] == [None] * 2 * bodies.COUNT[case]
+    assert all(item.gaps is not None for item in content.heads)
+    assert content.result.outputs[0].mean_cosine > 0.9
+    assert content.maps == ()
+    if case == "If":  # attention that this data does not reach
+        reached = gather(path, calibrate(path, feeds), Request(feeds[:1]))
+        assert sorted(item.gaps is None for item in reached.heads) == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["Attention", "QAttention"])
+def test_fused_operators_are_reported_like_others(tmp_path: Path, name: str) -> None:
+    from graph.fused import test_runtime_road as road
+
+    case = road.CASES[name]
+    path = tmp_path / "fused.onnx"
+    onnx.save(case.model(), path)
+    feeds = road.feeds(case)
+    content = gather(path, calibrate(path, feeds, to="uint8"), Request(feeds))
+    assert content.rewritten == len(content.found) == 1
+    assert len(content.heads) == case.attributes["num_heads"]
+    assert all(item.measured is not None and item.gaps is not None for item in content.heads)
+    assert content.maps

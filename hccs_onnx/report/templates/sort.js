@@ -1,5 +1,9 @@
 // Headings of sortable tables become buttons; without JavaScript they stay headings.
 for (const table of document.querySelectorAll("table.sortable")) {
+  const how = document.createElement("span");
+  how.className = "how";
+  how.textContent = " Choose a heading to sort by it.";
+  document.getElementById(table.getAttribute("aria-labelledby")).append(how);
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
