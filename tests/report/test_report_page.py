@@ -121,8 +121,8 @@ def test_what_was_left_alone_is_listed_with_its_reason() -> None:
     page = parse(render(replace(content, found=(*content.found, left))))
     rows = [[cell.text for cell in row.children] for row in page.one("section", id="rewritten").one("tbody").children]
     assert rows == [
-        ["softmax_0", "2", "dynamic", "yes", "rewritten"],
-        ["gate", "-", "8", "no", "left alone: product with constant weights"],
+        ["rewritten", "softmax_0", "2", "dynamic", "yes", ""],
+        ["left alone", "gate", "-", "8", "no", "product with constant weights"],
     ]
     assert "1 of 2 Softmax are replaced" in page.one("p", class_="lede").text
 
