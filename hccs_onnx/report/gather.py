@@ -91,33 +91,33 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
     labels = read_labels(request.labels) if request.labels is not None else None
     with _both_models(model, calibration, request) as (rewritten, found):
         content = Content(model.name, calibration, tuple(map(_found, found)), _heads(calibration))
+        if rewritten is None:
+            return content
         shapes: Shapes = request.shapes or {}
         if request.data is not None:
             samples = Samples(request.data, input_specs(read_model(model)))
             feed = _feed(samples, request.sample)
             shapes = shapes or {name: value.shape for name, value in feed.items()}
-        if request.target is not None and rewritten is not None:
+        if request.target is not None:
             content = replace(content, estimate=_estimate(rewritten, request.target, shapes))
-        if request.data is not None and rewritten is not None:
-            backend = best_backend()
-            result = verify(model, rewritten, request.data, backend=backend)
-            content = _with_data(content, result, _collect(model, calibration, samples))
-            maps = attention_maps(model, rewritten, telling_heads(content.heads), feed, backend)
-            content = replace(content, maps=maps, sample=request.sample)
-            if labels is not None:
-                sessions = (
-                    load_session(read_model(model), model),
-                    open_session(read_model(rewritten), rewritten, backend),
-                )
-                accuracy = compare_labels(*sessions, samples, labels, str(request.labels))
-                content = replace(content, accuracy=accuracy)
-    return content
+        if request.data is None:
+            return content
+        backend = best_backend()
+        if labels is not None:  # first, as they may not fit
+            sessions = load_session(read_model(model), model), open_session(read_model(rewritten), rewritten, backend)
+            content = replace(content, accuracy=compare_labels(*sessions, samples, labels, str(request.labels)))
+        result = verify(model, rewritten, request.data, backend=backend)
+        content = _with_data(content, result, _collect(model, calibration, samples))
+        maps = attention_maps(model, rewritten, telling_heads(content.heads), feed, backend)
+        return replace(content, maps=maps, sample=request.sample)
 
 
 def _check(calibration: Calibration, request: Request) -> None:
     """Refuse, before any work is done, what does not go together."""
     if request.data is None and request.labels is not None:
         raise HccsError("--labels", "there are no samples that they belong to", remedy="Add --data DATA")
+    if request.target is None and request.shapes:
+        raise HccsError("--shape", "there is nothing to estimate", remedy="Add --target, or leave it out")
     if request.target is not None and calibration.output == "float":
         problem = "estimates are for integer output"
         remedy = "Calibrate with --to uint8 or --to int16, or leave out --target"

@@ -83,6 +83,11 @@ def test_labels_without_data_are_refused(files: Files, capsys: pytest.CaptureFix
     assert err == "error: --labels: there are no samples that they belong to. Add --data DATA.\n"
 
 
+def test_shapes_without_a_target_are_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
+    err = fails([*files.command, "--shape", "pixels=1,64"], capsys)
+    assert err == "error: --shape: there is nothing to estimate. Add --target, or leave it out.\n"
+
+
 def test_target_of_a_float_calibration_is_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
     err = fails([*files.command, "--target", "vek280"], capsys)
     assert "--target: estimates are for integer output (a calibration for float). Calibrate with --to uint8" in err
