@@ -194,7 +194,7 @@ def verify(
     models = [read_model(path) for path in paths]
     uncover(models[0], paths[0].parent)
     outputs = _shared_outputs(models[0], models[1], paths[1])
-    replaced = _replaced(models[0], models[1], paths)
+    replaced = replaced_softmaxes(models[0], models[1], paths)
     least = _least_probability(models[1])
     samples = Samples(data, input_specs(models[0]))
     inside = sum(bool(item.place) for item in replaced)
@@ -235,10 +235,33 @@ def _shared_outputs(original: onnx.ModelProto, rewritten: onnx.ModelProto, path:
     return names
 
 
-def _replaced(
+def replaced_softmaxes(
     original: onnx.ModelProto, rewritten: onnx.ModelProto, paths: tuple[Path, Path]
 ) -> list[AttentionSoftmax]:
-    """The Softmax nodes of the original whose probabilities an HCCS node makes in the rewritten model."""
+    """The Softmax nodes of the original whose probabilities an HCCS node makes in the rewritten model.
+
+    Parameters
+    ----------
+    original, rewritten : onnx.ModelProto
+        The original with hidden Softmax uncovered, and what rewrite made of it.
+    paths : pair of pathlib.Path
+        Their files.
+
+    Returns
+    -------
+    list of AttentionSoftmax
+        `probabilities` names a tensor that both models have.
+
+    Raises
+    ------
+    ModelError
+        If the two do not belong together.
+
+    Examples
+    --------
+    >>> len(replaced_softmaxes(original, rewritten, paths))  # doctest: +SKIP
+    6
+    """
     nodes = [node for graph in nested_graphs(rewritten.graph) for node in graph.node]
     made_by = {name: node for node in nodes for name in node.output}
     replaced = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -272,12 +271,31 @@ def rewrite(
     else:
         params = _calibrated(path, targets, calibration)
         _check_legal(targets, params, calibration)
-        source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
+        source = calibration.digest
     output_type: OutputType = calibration.output if calibration is not None else "float"
     quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
     rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
     write_model(proto, path, target)
     return RewriteReport(target, found, params, source)
+
+
+def check_model(model: Path, calibration: Calibration) -> None:
+    """Refuse a calibration that was made for another model.
+
+    Raises
+    ------
+    CalibrationError
+        If the SHA-256 of the file is not the one in the calibration.
+
+    Examples
+    --------
+    >>> check_model(Path("encoder.onnx"), calibration)  # doctest: +SKIP
+    """
+    digest = file_sha256(model)
+    if calibration.model_sha256 != digest:
+        found, needs = calibration.model_sha256[:12], digest[:12]
+        remedy = "Calibrate this model"
+        raise CalibrationError(str(model), "calibration is for another model", found=found, needs=needs, remedy=remedy)
 
 
 def default_output(model: Path) -> Path:
@@ -337,11 +355,7 @@ def _calibrated_bodies(found: tuple[AttentionSoftmax, ...], calibration: Calibra
 
 def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
     """Parameters by logits tensor, once the calibration is known to be this model's."""
-    digest = file_sha256(path)
-    if calibration.model_sha256 != digest:
-        found, needs = calibration.model_sha256[:12], digest[:12]
-        remedy = "Calibrate this model"
-        raise CalibrationError(str(path), "calibration is for another model", found=found, needs=needs, remedy=remedy)
+    check_model(path, calibration)
     entries = {softmax.logits: softmax for softmax in calibration.softmaxes}
     params = {}
     for item in targets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
@@ -96,6 +97,11 @@ class Calibration:
         """Text of the file: keys sorted, floats that read back exactly, a newline at the end."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's text, which rewritten models carry."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Write the file, all or nothing.

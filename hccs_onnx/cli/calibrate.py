@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from hccs_onnx import workflow
+from hccs_onnx import words, workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
 from hccs_onnx.errors import ExitStatus
@@ -116,7 +116,8 @@ def summary(calibration: Calibration) -> str:
         if calibration.output != "float":
             deficit = max((fit.deficit for fit in softmax.heads), key=abs)
             rows[-1] += [f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}", f"{deficit:.2g}"]
-    header = ["Softmax", "heads", "longest row", "clip range (nats)", "mean KL (nats)", "worst head"]
+    columns = (words.LONGEST, words.CLIP_RANGE, words.MEAN_KL, words.WORST_KL)
+    header = [words.NODE.heading, "heads", *(word.heading for word in columns)]
     if calibration.output != "float":
-        header += ["codes in clip", "row-mass deficit"]
+        header += [f"median {words.CLIP_DISTANCE.heading}", words.DEFICIT.heading]
     return table(header, rows)

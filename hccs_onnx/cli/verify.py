@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hccs_onnx import words
 from hccs_onnx.backends import BACKENDS
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_json, add_model, note, print_json, table
 from hccs_onnx.errors import ExitStatus
@@ -68,8 +69,10 @@ def summary(result: Verification) -> str:
         kl = [item.kl for item in heads]
         deficit = max((item.deficit for item in heads), key=abs)
         nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", f"{deficit:.2g}"])
-    header = ["output", "max diff", "mean diff", "mean cosine", "worst cosine", "same argmax"]
-    node_header = ["HCCS node", "heads", "mean KL (nats)", "worst head", "row-mass deficit"]
+    measures = (words.LARGEST_DIFFERENCE, words.MEAN_DIFFERENCE, words.MEAN_COSINE, words.WORST_COSINE, words.AGREEMENT)
+    header = ["output", *(word.heading for word in measures)]
+    losses = (words.MEAN_KL, words.WORST_KL, words.DEFICIT)
+    node_header = [words.NODE.heading, "heads", *(word.heading for word in losses)]
     title = f"{result.samples} feeds, backend {result.backend}"
     return f"{title}\n\n{table(header, outputs)}\n\n{table(node_header, nodes)}"
 

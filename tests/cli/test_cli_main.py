@@ -14,8 +14,7 @@ import hccs_onnx
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
-COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "codegen", "simulate", "estimate", "doctor", "demo"]
-LATER = ["report"]
+COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "report", "codegen", "simulate", "estimate", "doctor", "demo"]
 MODEL = str(bundled_models() / "digits_dynamo.onnx")
 
 
@@ -30,11 +29,10 @@ def exits(arguments: list[str], capsys: pytest.CaptureFixture) -> tuple[int, str
     return (caught.value.code, *capsys.readouterr())
 
 
-def test_help_lists_the_commands_that_work_and_no_others(capsys: pytest.CaptureFixture) -> None:
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture) -> None:
     status, out, err = exits(["--help"], capsys)
     assert (status, err) == (0, "")
     assert re.findall(r"^    (\w+)\b", out, re.MULTILINE) == COMMANDS
-    assert not any(name in out for name in LATER)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -66,7 +64,6 @@ def test_version_is_printed(capsys: pytest.CaptureFixture) -> None:
     [
         [],
         ["frobnicate"],
-        *[[name] for name in LATER],
         ["inspect"],
         ["inspect", "a.onnx", "b.onnx"],
         ["inspect", "a.onnx", "--frobnicate"],
