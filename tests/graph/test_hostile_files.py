@@ -17,7 +17,8 @@ from onnx import TensorProto, numpy_helper
 
 from hccs_onnx import workflow
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.files import byte_size, external_locations, read_model, with_external_data
+from hccs_onnx.graph.external import byte_size, external_locations, with_external_data
+from hccs_onnx.graph.files import read_model
 
 PATIENCE = 120.0  # seconds; what hangs would hang for ever
 
