@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from conftest import ROOT, Run
-from graph.test_external_data import FEED, VARIANT, contents, relocate, saved
+from graph.models import build
+from graph.test_external_data import FEED, VARIANT, contents, refer, relocate, saved
 from onnx import TensorProto
 
 from hccs_onnx import HccsError, workflow
@@ -167,6 +169,62 @@ def test_sharing_is_refused_when_data_lies_outside_of_the_outputs_folder(tmp_pat
     with pytest.raises(ModelError, match=r"new\.onnx: cannot share external data '.*', which lies in .*\. Copy it"):
         workflow.rewrite(source, output, external_data="share")
     assert contents(tmp_path) == before
+
+
+DATA = np.arange(4, dtype=np.float32)
+
+
+def laid_out(folder: Path, location: str, data: str) -> Path:
+    """A tiny model in `folder` whose data is a file, a link, or a file in a linked folder."""
+    here, store = folder / "a" / "here", folder / "store"
+    (here / location).parent.mkdir(parents=True)
+    store.mkdir()
+    model = build("g (float[4] x) => (float[4] y) { y = Add (x, w) }", {"w": DATA})
+    refer(model.graph.initializer[0], location, 0, DATA.nbytes)
+    onnx.save(model, here / "model.onnx")
+    path = here / location
+    if data == "linked_folder":
+        path.parent.rmdir()
+        path.parent.symlink_to(store)
+        path = store / path.name
+    elif data != "file":
+        path.symlink_to(target := {"link_inside": here, "link_out": store, "link_above": folder / "a"}[data] / "1a2b")
+        path = target
+    path.write_bytes(DATA.tobytes())
+    return here / "model.onnx"
+
+
+@pytest.mark.parametrize("how", [None, "share", "copy"])
+@pytest.mark.parametrize("place", ["a/here", "a/here/below", "a", ".", "elsewhere", "linked"])
+@pytest.mark.parametrize(
+    ("location", "data"),
+    [
+        *product(["w.bin", "d/w.bin"], ["file", "link_inside", "link_out"]),
+        ("w.bin", "link_above"),
+        ("d/w.bin", "linked_folder"),
+    ],
+)
+def test_what_is_written_loads_or_is_refused_without_a_trace(
+    tmp_path: Path, location: str, data: str, place: str, how: Any
+) -> None:
+    source = laid_out(tmp_path, location, data)
+    if place == "linked":
+        (tmp_path / place).symlink_to(tmp_path / "a" / "here")
+    output = tmp_path / place / "new.onnx"
+    output.parent.mkdir(exist_ok=True)
+    before = contents(tmp_path)
+    model = read_model(source)
+    try:
+        copies = write_model(model, source, output, how)
+    except ModelError as error:
+        assert how == "share" or "lies behind a link out" in str(error)
+        assert contents(tmp_path) == before
+        return
+    assert {name: content for name, content in contents(tmp_path).items() if name in before} == before
+    assert bool(copies) >= (how == "copy")
+    assert not (copies and how == "share")
+    session = ort.InferenceSession(output, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": DATA})[0], 2 * DATA)
 
 
 def test_unknown_choice_is_refused(tmp_path: Path) -> None:
