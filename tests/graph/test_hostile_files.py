@@ -233,6 +233,18 @@ def test_byte_size_is_refused_when_elements_have_none(data_type: int) -> None:
         byte_size(TensorProto(dims=[7], data_type=data_type))
 
 
+def test_name_that_is_no_text_is_refused_where_it_would_be_written(tmp_path: Path) -> None:
+    # The scale of the keys is taken out, so that what it read comes to be read by the product.
+    model = build(
+        """g (float[b,2,n,4] x, float[b,2,4,n] k) => (float[b,2,n,4] y) { s = Mul (k_, c) l = MatMul (x, s)
+        p = Softmax <axis = -1> (l) y = MatMul (p, x) }""",
+        {"c": np.float32(0.5)},
+    )
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString().replace(b"k_", b"k\xff"))
+    with pytest.raises(ModelError, match="a name is no text"):
+        workflow.rewrite(tmp_path / "model.onnx")
+
+
 def test_name_that_is_no_text_is_refused_when_protobuf_has_no_extension(tmp_path: Path) -> None:
     data = DIGITS.joinpath("digits_dynamo.onnx").read_bytes()
     (tmp_path / "m.onnx").write_bytes(data.replace(b"view", b"\xbeiew", 1))
