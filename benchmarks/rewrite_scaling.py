@@ -1,4 +1,4 @@
-"""Time and memory of ``python -m hccs_onnx rewrite``: MiniLM L6, synthetic encoders of up to 2,000 attention blocks."""
+"""Time and memory of ``python -m hccs_onnx rewrite``: MiniLM L6, synthetic encoders of up to 4,000 attention blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _MOST_GROWTH = 2.5  # of the increment per doubling; 2 is linear, 4 is quadratic
 def main() -> None:
     """Command line."""
     arguments = parser(__doc__, "rewrite_scaling")
-    arguments.add_argument("--blocks", type=int, nargs="+", default=[125, 250, 500, 1000, 2000], help="model sizes")
+    arguments.add_argument(
+        "--blocks", type=int, nargs="+", default=[125, 250, 500, 1000, 2000, 4000], help="model sizes"
+    )
     arguments.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns; the median counts")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -45,8 +47,10 @@ def _median(runs: Sequence[ChildRun]) -> ChildRun:
 
 
 def _report(medians: Mapping[str, ChildRun], sizes: Mapping[str, float], blocks: Sequence[int]) -> str:
+    nodes = {str(count): f"{count * _nodes_per_block():,}" for count in blocks}
     rows = [
-        (model, f"{sizes[model]:.1f}", f"{run.seconds:.2f}", f"{run.peak_mb:.0f}") for model, run in medians.items()
+        (model, nodes.get(model, ""), f"{sizes[model]:.1f}", f"{run.seconds:.2f}", f"{run.peak_mb:.0f}")
+        for model, run in medians.items()
     ]
     l6, large = medians[_L6], medians[str(max(blocks))]
     growth = _growth([medians[str(count)].seconds for count in sorted(blocks)[-3:]])
@@ -69,7 +73,7 @@ def _report(medians: Mapping[str, ChildRun], sizes: Mapping[str, float], blocks:
     )
     sections = [
         about,
-        table(["model or blocks", "size, MB", "seconds", "peak, MB"], rows),
+        table(["model or blocks", "nodes", "size, MB", "seconds", "peak, MB"], rows),
         table(["target", "measured", "needs", ""], [(*row[:3], verdict(row[3])) for row in targets]),
     ]
     return "\n\n".join(sections)

@@ -19,6 +19,7 @@ from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
 from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.placement import ExternalData
 from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
 from hccs_onnx.graph.scopes import describe
@@ -59,12 +60,15 @@ class RewriteReport:
         Parameters by logits tensor, in nats.
     calibration : str
         ``data-free``, the SHA-256 of the calibration, or ``none`` where nothing was left to rewrite.
+    copies : tuple of pathlib.Path
+        Files of external data that were written beside the output.
     """
 
     output: Path
     found: tuple[AttentionSoftmax, ...]
     params: Mapping[str, HccsParams]
     calibration: str
+    copies: tuple[Path, ...] = ()
 
     @property
     def rewritten(self) -> tuple[AttentionSoftmax, ...]:
@@ -204,6 +208,7 @@ def rewrite(
     strict: bool = False,
     include: str | None = None,
     exclude: str | None = None,
+    external_data: ExternalData | None = None,
 ) -> RewriteReport:
     """Replace attention's Softmax nodes by ``hccs::HCCS`` nodes, into a new file.
 
@@ -220,6 +225,9 @@ def rewrite(
         Fail if a Softmax that looks like attention has to be left alone.
     include, exclude : str, optional
         Regular expressions, searched for in node names: rewrite only those that `include` finds and `exclude` does not.
+    external_data : {'share', 'copy'}, optional
+        Whether the new model refers to the original's files of external data, or to copies beside it. Default: share
+        what really lies in the output's folder or deeper, where runtimes allow it to be, and copy the rest.
 
     Returns
     -------
@@ -229,9 +237,9 @@ def rewrite(
     Raises
     ------
     ModelError
-        If the model cannot be read, holds no attention, or the output cannot be written.
+        If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
     HccsError
-        If `include` or `exclude` is no regular expression.
+        If `include` or `exclude` is no regular expression, or `external_data` unknown.
     MatchError
         In strict mode.
     CalibrationError
@@ -246,6 +254,8 @@ def rewrite(
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
     check_target(target, path)
+    if external_data not in (None, *get_args(ExternalData)):
+        raise HccsError("external_data", "unknown", found=external_data, needs="share, copy or None")
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if calibration is not None and calibration.output != "float":
@@ -258,8 +268,8 @@ def rewrite(
     if any(is_hccs(node) for graph in nested_graphs(proto.graph) for node in graph.node) and not any(
         item.reason is None for item in found
     ):
-        write_model(proto, path, target)
-        return RewriteReport(target, found, {}, "none")
+        copies = write_model(proto, path, target, external_data)
+        return RewriteReport(target, found, {}, "none", copies)
     targets = _attention(path, found)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:
@@ -275,8 +285,8 @@ def rewrite(
     output_type: OutputType = calibration.output if calibration is not None else "float"
     quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
     rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
-    write_model(proto, path, target)
-    return RewriteReport(target, found, params, source)
+    copies = write_model(proto, path, target, external_data)
+    return RewriteReport(target, found, params, source, copies)
 
 
 def check_model(model: Path, calibration: Calibration) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from hccs_onnx._version import __version__
 from hccs_onnx.cli import calibrate, codegen, demo, doctor, estimate, inspect, report, rewrite, simulate, verify
-from hccs_onnx.cli.common import note
+from hccs_onnx.cli.common import PrintableFormatter, note
 from hccs_onnx.errors import ExitStatus, HccsError
 
 _COMMANDS = (inspect, calibrate, rewrite, verify, report, codegen, simulate, estimate, doctor, demo)
@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 ok, 1 the user's input is wrong, 2 usage, 3 not verified, 130 interrupted.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text

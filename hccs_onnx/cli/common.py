@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     a      1
     bcd   20
     """
-    lines = [list(header), *map(list, rows)]
+    lines = [list(map(printable, cells)) for cells in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = []
     for line in lines:
@@ -63,9 +64,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(text)
 
 
+def say(text: str) -> None:
+    """A line of the result, on stdout."""
+    print(printable(text))
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, escaped where names from a model or of files could break it, or command the terminal.
+
+    Examples
+    --------
+    >>> printable("a\nb \x1b[2J é")
+    'a\\nb \\x1b[2J é'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log records on one line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, escaped where it is not printable."""
+        return printable(super().format(record))
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

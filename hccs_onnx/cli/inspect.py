@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from hccs_onnx import workflow
-from hccs_onnx.cli.common import add_command, add_json, add_model, print_json
+from hccs_onnx.cli.common import add_command, add_json, add_model, print_json, say
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.scopes import describe
@@ -27,9 +27,9 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print_json({"model": str(options.model), "softmaxes": [_as_json(item) for item in found]})
     else:
         for item in found:
-            print(_line(item))
+            say(_line(item))
         count = sum(item.reason is None for item in found)
-        print(f"{count} of {len(found)} Softmax would be rewritten")
+        say(f"{count} of {len(found)} Softmax would be rewritten")
     return ExitStatus.OK
 
 

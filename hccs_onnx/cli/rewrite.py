@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.calibrate import add_fit_options, calibrate
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, say
 from hccs_onnx.errors import CalibrationError, ExitStatus, HccsError
-from hccs_onnx.graph.files import check_source, check_target
+from hccs_onnx.graph.external import external_locations
+from hccs_onnx.graph.files import check_source, check_target, read_model, writing_errors
+from hccs_onnx.graph.placement import ExternalData, place
 
 
 def add(commands: Any) -> None:
@@ -30,6 +32,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--include", metavar="REGEX", help="rewrite only nodes in whose name this is found")
     parser.add_argument("--exclude", metavar="REGEX", help="leave alone nodes in whose name this is found")
+    parser.add_argument(
+        "--external-data",
+        choices=get_args(ExternalData),
+        help="refer to MODEL's files of external data, or copy them (default: share what lies in the output's folder)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -47,6 +54,8 @@ def _run(options: argparse.Namespace) -> ExitStatus:
                 str(options.calibration), problem, needs=f"--to {options.to}", remedy="Calibrate again"
             )
     elif options.data is not None:
+        with writing_errors(output):  # whether data could be shared or copied, also before long work
+            place(external_locations(read_model(options.model)), options.model, output, options.external_data)
         calibration = calibrate(options)
     elif options.to != "float":
         remedy = "Add --data DATA, or --calibration with a file made with the same --to"
@@ -58,9 +67,12 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         strict=options.strict,
         include=options.include,
         exclude=options.exclude,
+        external_data=options.external_data,
     )
     left = len(report.found) - len(report.rewritten)
-    print(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
+    say(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
+    for copy in report.copies:
+        note(f"external data copied to {copy} ({copy.stat().st_size / 1e6:.1f} MB)")
     if left:
         note(f"why {left} were left alone: python -m hccs_onnx inspect {options.model}")
     if not report.rewritten:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hccs_onnx.aie.simulate import Simulation, SlotResult, simulate
-from hccs_onnx.cli.common import add_command, add_json, note, print_json, table
+from hccs_onnx.cli.common import add_command, add_json, note, print_json, printable, table
 from hccs_onnx.errors import ExitStatus
 
 
@@ -43,7 +43,7 @@ def summary(result: Simulation) -> str:
         if head is not None or any(item.wrong for item in items):
             rows.append(_row(node, head, items))
         wrong += [
-            f"{node}, head {head}, tile {item.tile} at column {item.column}, row {item.row}: {item.first}"
+            printable(f"{node}, head {head}, tile {item.tile} at column {item.column}, row {item.row}: {item.first}")
             for item in items
             if item.wrong
         ]

@@ -11,11 +11,11 @@ import onnx_graphsurgeon as gs
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
-from hccs_onnx.graph.functions import all_nodes, written_for_others
+from hccs_onnx.graph.functions import written_for_others
 from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.memo import once_per_view
-from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.names import all_nodes, is_default_domain
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import errno
-import filecmp
 import hashlib
-import math
 import os
-import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import IO
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto
 
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.names import subgraphs
+from hccs_onnx.graph.external import external_locations, is_odd, relocated
+from hccs_onnx.graph.names import made_twice
+from hccs_onnx.graph.placement import ExternalData, Placement, place
 
 MAX_PROTO_BYTES = 2**31 - 1
 
@@ -42,7 +40,8 @@ def read_model(path: Path) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        If there is no such file, it is not an ONNX model, or its external data leads out of its folder or is no file.
+        If there is no such file, it is not an ONNX model, makes a tensor twice, or its external data leads out of its
+        folder or is no file.
 
     Examples
     --------
@@ -61,17 +60,23 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(str(path), "is not an ONNX file, or is truncated", remedy=remedy) from error
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise ModelError(str(path), "is not an ONNX model (no graph with outputs in it)", remedy="Export it again")
+    twice = made_twice(model)
+    if twice is not None:
+        remedy = "Run onnx.checker on it, and export it again"
+        raise ModelError(str(path), f"is not valid: a tensor is made more than once ({twice})", remedy=remedy)
     for location in external_locations(model):
-        if _is_odd(path.parent / location):
+        if is_odd(path.parent / location):
             remedy = "Put the file beside the model"
             raise ModelError(f"external data '{location}'", "is a folder, device or pipe, not a file", remedy=remedy)
     return model
 
 
-def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
+def write_model(
+    model: onnx.ModelProto, source: Path, target: Path, external_data: ExternalData | None = None
+) -> tuple[Path, ...]:
     """Write `model`, read from `source`, to `target`: completely or not at all, the same bytes every time.
 
-    External data is not read. It is shared when both files lie in one folder, and copied file by file otherwise.
+    External data is shared, or copied file by file, never loaded; copies are there before the model is.
 
     Parameters
     ----------
@@ -81,6 +86,13 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
         Where it was read from; external data is relative to its folder.
     target : pathlib.Path
         New file, replaced if it exists. Not `source`.
+    external_data : {'share', 'copy'}, optional
+        Whether the new model refers to the same files or to copies; default: share what can be shared, see `place`.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        Copies that were made.
 
     Raises
     ------
@@ -91,16 +103,20 @@ def write_model(model: onnx.ModelProto, source: Path, target: Path) -> None:
     --------
     >>> write_model(model, Path("a.onnx"), Path("b.onnx"))  # doctest: +SKIP
     """
-    external = external_locations(model)
+    locations = external_locations(model)
     check_target(
-        target, source, *(folder / location for folder in (source.parent, target.parent) for location in external)
+        target, source, *(folder / location for folder in (source.parent, target.parent) for location in locations)
     )
-    if model.ByteSize() > MAX_PROTO_BYTES:
-        remedy = "Save the model with external data first (onnx.save_model, save_as_external_data=True)"
-        raise ModelError(str(target), "model is larger than a protobuf file can be (needs < 2 GiB)", remedy=remedy)
-    data = model.SerializeToString(deterministic=True)
-    with writing_errors(target), _external_files(model, source.parent, target.parent), atomic_file(target) as file:
+    with writing_errors(target):
+        placement = place(locations, source, target, external_data)
+    with relocated(model, placement.locations):
+        if model.ByteSize() > MAX_PROTO_BYTES:
+            remedy = "Save the model with external data first (onnx.save_model, save_as_external_data=True)"
+            raise ModelError(str(target), "model is larger than a protobuf file can be (needs < 2 GiB)", remedy=remedy)
+        data = model.SerializeToString(deterministic=True)
+    with writing_errors(target), _copies(placement, target), atomic_file(target) as file:
         file.write(data)
+    return tuple(copy for _, copy in placement.copies)
 
 
 def check_source(path: Path) -> None:
@@ -198,133 +214,6 @@ def writing_errors(target: Path) -> Iterator[None]:
         raise ModelError(str(target), f"cannot be written ({error.strerror or error})", remedy=remedy) from error
 
 
-def external_locations(model: onnx.ModelProto) -> list[str]:
-    """Files that the model's external tensors lie in, relative to its folder, sorted.
-
-    Raises
-    ------
-    ModelError
-        If one leads out of the model's folder, on this system or another.
-    """
-    locations: set[str] = set()
-    for tensor in all_tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            # What is no UTF-8 comes as bytes.
-            locations.update(os.fsdecode(entry.value) for entry in tensor.external_data if entry.key == "location")
-    for location in locations:
-        if _leads_out(location):
-            raise ModelError(f"external data '{location}'", "leads out of the model's folder", remedy="Move it inside")
-    return sorted(locations)
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Initializers, sparse ones too, and tensor attributes of a model: its graphs and its functions."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for sparse in ([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []) + list(
-                attribute.sparse_tensors
-            ):
-                yield from (sparse.values, sparse.indices)
-        for graph in subgraphs(node):
-            yield from _graph_tensors(graph)
-
-
-def with_external_data(tensor: TensorProto, folder: Path) -> TensorProto:
-    """A tensor whose data is in it: itself, or a copy with the data of its external file, links followed.
-
-    Parameters
-    ----------
-    tensor : onnx.TensorProto
-        Not changed.
-    folder : pathlib.Path
-        The model's folder.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If what is said about it makes no sense, or it is shorter than that.
-
-    Examples
-    --------
-    >>> with_external_data(TensorProto(name="w", data_location=TensorProto.EXTERNAL), Path())
-    Traceback (most recent call last):
-    FileNotFoundError: external data of 'w' has no location
-    """
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return tensor
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = os.fsdecode(entries.get("location", ""))
-    if not location or _leads_out(location):
-        raise FileNotFoundError(f"external data of '{tensor.name}' has no location")
-    path = folder / location
-    if _is_odd(path):
-        raise FileNotFoundError(f"external data of '{tensor.name}' is not in a file")
-    size = byte_size(tensor)
-    offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
-    # Nothing is believed that would make much be read, or read in vain.
-    if length != size or not 0 <= offset <= path.stat().st_size - size:
-        raise ValueError(f"external data of '{tensor.name}' does not lie in its file, or is not of its size")
-    loaded = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    with path.open("rb") as file:
-        file.seek(offset)
-        loaded.raw_data = file.read(size)
-    return loaded
-
-
-def byte_size(tensor: TensorProto) -> int:
-    """Bytes that the elements of a tensor take in a file.
-
-    Raises
-    ------
-    ValueError
-        If it has a negative dimension, or is of a type of no fixed size.
-
-    Examples
-    --------
-    >>> byte_size(TensorProto(dims=[3, 5], data_type=TensorProto.FLOAT16)), byte_size(TensorProto(data_type=1))
-    (30, 4)
-    """
-    name = TensorProto.DataType.Name(tensor.data_type)
-    # The other types tell their bits, which onnx knows of all types only since 1.18: BFLOAT16, FLOAT8E4M3FN, INT4.
-    digits = re.search(r"\d+", name)
-    bits = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}.get(name) or (int(digits.group()) if digits else 0)
-    if not bits or any(dim < 0 for dim in tensor.dims):
-        raise ValueError(f"tensor '{tensor.name}' has no size ({name}, {list(tensor.dims)})")
-    return -(-math.prod(tensor.dims) * bits // 8)
-
-
-def _leads_out(location: str) -> bool:
-    """Whether a path is not one below a folder, as any system reads it."""
-    paths = PurePosixPath(location), PureWindowsPath(location)
-    return "\0" in location or any(path.drive or path.root or ".." in path.parts for path in paths)
-
-
-def _is_odd(path: Path) -> bool:
-    """Whether there is something that is no file, so that opening it may never end."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
@@ -335,31 +224,27 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _external_files(model: onnx.ModelProto, source: Path, target: Path) -> Iterator[None]:
-    """External data of `model` in folder `target`, copied if that is not `source`; undone if the block fails."""
-    place = os.path.realpath(target)
-    locations = external_locations(model) if os.path.realpath(source) != place else []
-    for location in locations:
-        if not (source / location).is_file():
-            remedy = "Put it beside the model"
-            raise ModelError(str(source / location), "is missing (external data of the model)", remedy=remedy)
-        if not Path(os.path.realpath((target / location).parent)).is_relative_to(place):
-            remedy = "Remove the link, or write into another folder"
-            raise ModelError(str(target / location), "lies behind a link out of the output's folder", remedy=remedy)
-    missing = [location for location in locations if not (target / location).exists()]
-    for location in sorted(set(locations) - set(missing)):
-        if not filecmp.cmp(source / location, target / location, shallow=False):
-            remedy = "Remove it, or write into another folder"
-            raise ModelError(str(target / location), "holds other data than the model's external data", remedy=remedy)
-    copied: list[Path] = []
+def _copies(placement: Placement, target: Path) -> Iterator[None]:
+    """Copies of external data, undone if the block fails."""
+    model_before = _identity(target)
+    started: list[Path] = []
     try:
-        for location in missing:
-            (target / location).parent.mkdir(parents=True, exist_ok=True)
-            with (source / location).open("rb") as reader, atomic_file(target / location) as writer:
+        for file, copy in placement.copies:
+            started.append(copy)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb") as reader, atomic_file(copy) as writer:
                 shutil.copyfileobj(reader, writer)
-            copied.append(target / location)
         yield
     except BaseException:
-        for path in copied:
-            path.unlink(missing_ok=True)
+        if _identity(target) == model_before:  # an interrupt may come after the new model, which needs them
+            for copy in started:
+                copy.unlink(missing_ok=True)
         raise
+
+
+def _identity(path: Path) -> int | None:
+    """What changes when a file is replaced."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import onnx
@@ -11,13 +11,11 @@ from onnx import AttributeProto, FunctionProto, NodeProto, helper
 
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.fused import is_fused
-from hccs_onnx.graph.names import NameGenerator, is_default_domain, subgraphs
+from hccs_onnx.graph.names import CallKey, NameGenerator, all_nodes, call_key, plain_domain, subgraphs
 from hccs_onnx.graph.scopes import rename_node
 from hccs_onnx.operator.schema import DOMAIN
 
 MAX_NODES = 1_000_000  # that functions may unfold to
-
-_Key = tuple[str, str, str]
 
 
 def inline_functions(model: onnx.ModelProto, keep: Collection[str] = ()) -> dict[str, str]:
@@ -47,7 +45,7 @@ def inline_functions(model: onnx.ModelProto, keep: Collection[str] = ()) -> dict
     >>> inline_functions(model)  # doctest: +SKIP
     {'y/scores': 'y', 'y/probabilities': 'y', 'y': 'y'}
     """
-    functions = {_key(function): function for function in model.functions if function.domain != DOMAIN}
+    functions = {call_key(function): function for function in model.functions if function.domain != DOMAIN}
     if not functions:
         return {}
     chosen = _worth_inlining(functions, model)
@@ -68,46 +66,28 @@ def may_hold_softmax(node: NodeProto) -> bool:
 
 def written_for_others(function: FunctionProto, model: onnx.ModelProto) -> bool:
     """Whether an operator of a function would mean something else under the versions that the model imports."""
-    theirs = {_domain(entry.domain): entry.version for entry in function.opset_import}
-    ours = {_domain(entry.domain): entry.version for entry in model.opset_import}
+    theirs = {plain_domain(entry.domain): entry.version for entry in function.opset_import}
+    ours = {plain_domain(entry.domain): entry.version for entry in model.opset_import}
     for node in all_nodes(function.node):
-        domain = _domain(node.domain)
+        domain = plain_domain(node.domain)
         one, other = theirs.get(domain), ours.get(domain)
         if one is not None and other is not None and one != other and _since(node, one) != _since(node, other):
             return True
     return False
 
 
-def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """Nodes, and those of the graphs inside them."""
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from all_nodes(graph.node)
-
-
 def _since(node: NodeProto, version: int) -> int:
     """First version in which an operator means what it means in this one; the version itself for unknown operators."""
     try:
-        return int(onnx.defs.get_schema(node.op_type, version, _domain(node.domain)).since_version)
+        return int(onnx.defs.get_schema(node.op_type, version, plain_domain(node.domain)).since_version)
     except Exception:  # onnx's SchemaError is no public class in all versions
         return version
 
 
-def _domain(domain: str) -> str:
-    return "" if is_default_domain(domain) else domain
-
-
-def _key(item: FunctionProto | NodeProto) -> _Key:
-    """What a call and its function have in common."""
-    name = item.name if isinstance(item, FunctionProto) else item.op_type
-    return _domain(item.domain), name, getattr(item, "overload", "")
-
-
-def _worth_inlining(functions: Mapping[_Key, FunctionProto], model: onnx.ModelProto) -> set[_Key]:
+def _worth_inlining(functions: Mapping[CallKey, FunctionProto], model: onnx.ModelProto) -> set[CallKey]:
     """Functions that hold a Softmax, directly or through others."""
     calls = {
-        key: {called for node in all_nodes(function.node) if (called := _key(node)) in functions}
+        key: {called for node in all_nodes(function.node) if (called := call_key(node)) in functions}
         for key, function in functions.items()
     }
     try:
@@ -116,7 +96,7 @@ def _worth_inlining(functions: Mapping[_Key, FunctionProto], model: onnx.ModelPr
         domain, name, _ = error.args[1][0]
         remedy = "Export the model again: ONNX has no recursion"
         raise ModelError(f"function {domain}::{name}", "calls itself", remedy=remedy) from error
-    chosen: set[_Key] = set()
+    chosen: set[CallKey] = set()
     for key in order:  # what is called comes first
         holds = calls[key] & chosen or any(may_hold_softmax(node) for node in all_nodes(functions[key].node))
         if holds and not written_for_others(functions[key], model):
@@ -126,14 +106,14 @@ def _worth_inlining(functions: Mapping[_Key, FunctionProto], model: onnx.ModelPr
 
 
 def _check_size(
-    model: onnx.ModelProto, functions: Mapping[_Key, FunctionProto], chosen: set[_Key], order: list[_Key]
+    model: onnx.ModelProto, functions: Mapping[CallKey, FunctionProto], chosen: set[CallKey], order: list[CallKey]
 ) -> None:
     """Refuse functions that double at every level before they are unfolded."""
-    sizes: dict[_Key, int] = {}
+    sizes: dict[CallKey, int] = {}
     for key in order:
         if key in chosen:
-            sizes[key] = sum(sizes.get(_key(node), 1) for node in all_nodes(functions[key].node))
-    total = sum(sizes.get(_key(node), 1) for node in all_nodes(model.graph.node))
+            sizes[key] = sum(sizes.get(call_key(node), 1) for node in all_nodes(functions[key].node))
+    total = sum(sizes.get(call_key(node), 1) for node in all_nodes(model.graph.node))
     if sizes and total > MAX_NODES + sum(1 for _ in all_nodes(model.graph.node)):
         problem = "functions unfold to too many nodes"
         remedy = "Export the model with fewer levels of functions"
@@ -143,7 +123,9 @@ def _check_size(
 class _Inliner:
     """Replaces calls in one model, and notes what is made in their place."""
 
-    def __init__(self, model: onnx.ModelProto, functions: Mapping[_Key, FunctionProto], keep: Collection[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, functions: Mapping[CallKey, FunctionProto], keep: Collection[str]
+    ) -> None:
         self.made: dict[str, str] = {}
         self._functions = functions
         self._keep = keep
@@ -159,13 +141,13 @@ class _Inliner:
         call : str or None
             The outermost call in whose place the graph stands.
         """
-        if not any(_key(node) in self._functions for node in all_nodes(graph.node)):
+        if not any(call_key(node) in self._functions for node in all_nodes(graph.node)):
             return
         pending = [(node, call) for node in reversed(graph.node)]
         nodes: list[NodeProto] = []
         while pending:
             node, origin = pending.pop()
-            function = self._functions.get(_key(node))
+            function = self._functions.get(call_key(node))
             first = next((name for name in node.output if name), "")
             if function is None or not first or (origin is None and first in self._keep):
                 nodes.append(node)
@@ -243,17 +225,17 @@ def _fill_in(node: NodeProto, attributes: Mapping[str, AttributeProto]) -> None:
             _fill_in(inner, attributes)
 
 
-def _drop_uncalled(model: onnx.ModelProto, chosen: set[_Key]) -> None:
+def _drop_uncalled(model: onnx.ModelProto, chosen: set[CallKey]) -> None:
     """Remove functions that were put in place of all their calls, and those that only they called."""
-    functions = {_key(function): function for function in model.functions}
-    called: set[_Key] = set()
-    pending = [_key(node) for node in all_nodes(model.graph.node)]
-    pending += [_key(node) for key, item in functions.items() if key not in chosen for node in all_nodes(item.node)]
+    functions = {call_key(function): function for function in model.functions}
+    called: set[CallKey] = set()
+    pending = [call_key(node) for node in all_nodes(model.graph.node)]
+    pending += [call_key(node) for key, item in functions.items() if key not in chosen for node in all_nodes(item.node)]
     while pending:
         key = pending.pop()
         if key in functions and key not in called:
             called.add(key)
-            pending += [_key(node) for node in all_nodes(functions[key].node)]
+            pending += [call_key(node) for node in all_nodes(functions[key].node)]
     kept = [function for key, function in functions.items() if key not in chosen or key in called]
     del model.functions[:]
     model.functions.extend(kept)
@@ -261,9 +243,9 @@ def _drop_uncalled(model: onnx.ModelProto, chosen: set[_Key]) -> None:
 
 def _import_domains(model: onnx.ModelProto, functions: Iterable[FunctionProto]) -> None:
     """Import what functions import and the model does not."""
-    present = {_domain(entry.domain) for entry in model.opset_import}
+    present = {plain_domain(entry.domain) for entry in model.opset_import}
     for function in functions:
         for entry in function.opset_import:
-            if _domain(entry.domain) not in present:
-                present.add(_domain(entry.domain))
+            if plain_domain(entry.domain) not in present:
+                present.add(plain_domain(entry.domain))
                 model.opset_import.append(entry)

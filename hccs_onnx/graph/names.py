@@ -1,4 +1,4 @@
-"""Tensor names of a graph and the graphs inside it: new ones, and how often each is used."""
+"""Names in a model: of tensors, domains and functions, in the main graph and the graphs inside it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import onnx
+from onnx import FunctionProto, NodeProto
+
+CallKey = tuple[str, str, str]
+"""Domain, name and overload."""
 
 
 def is_default_domain(domain: str) -> bool:
     """Whether `domain` is that of the standard operators, under either of its names."""
     return domain in ("", "ai.onnx")
+
+
+def plain_domain(domain: str) -> str:
+    """`domain`, empty for that of the standard operators."""
+    return "" if is_default_domain(domain) else domain
+
+
+def call_key(item: FunctionProto | NodeProto) -> CallKey:
+    """What a call and its function have in common."""
+    name = item.name if isinstance(item, FunctionProto) else item.op_type
+    return plain_domain(item.domain), name, getattr(item, "overload", "")
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -25,6 +40,40 @@ def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for subgraph in subgraphs(node):
             yield from nested_graphs(subgraph)
+
+
+def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from all_nodes(graph.node)
+
+
+def made_twice(model: onnx.ModelProto) -> str | None:
+    """A tensor that two nodes make, or a node and the graph that it is in, with what makes it; None if there is none.
+
+    Examples
+    --------
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float x) => (float y) { y = Neg (x) y = Abs (x) }'
+    >>> made_twice(onnx.parser.parse_model(text))
+    "'y', by Neg '' and Abs ''"
+    """
+    inside = (subgraphs(node) for function in model.functions for node in all_nodes(function.node))
+    graphs = (*nested_graphs(model.graph), *(graph for found in inside for graph in found))
+    scopes = [([value.name for value in graph.input], [*graph.initializer], graph.node) for graph in graphs]
+    scopes += [([*function.input], [], function.node) for function in model.functions]
+    for inputs, initializers, nodes in scopes:
+        given = (*inputs, *(tensor.name for tensor in initializers))
+        makers: dict[str, NodeProto | None] = dict.fromkeys(given)
+        for node in nodes:
+            for name in filter(None, node.output):
+                if name in makers:
+                    other = makers[name]
+                    before = f"{other.op_type} '{other.name}'" if other else "the graph itself"
+                    return f"'{name}', by {before} and {node.op_type} '{node.name}'"
+                makers[name] = node
+    return None
 
 
 class NameGenerator:

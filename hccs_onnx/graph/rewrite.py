@@ -55,7 +55,7 @@ def rewrite_graph(
     Raises
     ------
     ModelError
-        If the opset is too old, or the model carries another ``hccs::HCCS`` function.
+        If the opset is too old, a name is no text, or the model carries another ``hccs::HCCS`` function.
 
     Examples
     --------
@@ -71,8 +71,12 @@ def rewrite_graph(
         by_place.setdefault(item.place, []).append(item)
     loose: list[str] = []  # what dropped nodes read of the graphs around theirs
     around = {place[:depth] for place in by_place for depth in range(len(place) + 1)} | {()}
-    for place in sorted(around, key=len, reverse=True):  # inner graphs first: nodes are copied
-        loose = _rewrite_in(graph_at(model, place), by_place.get(place, []), params, quantizers, replacer, loose)
+    try:
+        for place in sorted(around, key=len, reverse=True):  # inner graphs first: nodes are copied
+            loose = _rewrite_in(graph_at(model, place), by_place.get(place, []), params, quantizers, replacer, loose)
+    except UnicodeError as error:  # protobuf reads such names, but does not write them
+        problem = "is not valid: a name is no text"
+        raise ModelError(f"graph '{model.graph.name}'", problem, remedy="Run onnx.checker on it") from error
     model.graph.initializer.extend(replacer.constants)  # bodies see them as well
     listed = {item.logits: asdict(params[item.logits]) for item in targets}
     if quantizers:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.files import external_locations
+from hccs_onnx.graph.external import external_locations, relocated
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -42,17 +41,43 @@ def load_session(
     """
     import onnxruntime as ort
 
-    data = model.SerializeToString()
-    if not external_locations(model):
-        return create_session(data, source, options)
+    locations = external_locations(model)
+    if not locations:
+        return create_session(model.SerializeToString(), source, options)
     options = options or ort.SessionOptions()
-    options.add_session_config_entry(_EXTERNAL_FOLDER, os.path.realpath(source.parent))
-    with suppress(ModelError):  # runtimes that do not know the entry cannot find the data
-        return create_session(data, source, options)
-    # They look for it beside the model file, so the copy has to lie there for a moment.
+    folder, found_at = _followed(locations, source.parent)
+    options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+    try:
+        with relocated(model, found_at):
+            return create_session(model.SerializeToString(), source, options)
+    except ModelError as error:  # maybe because the runtime does not know the entry, and finds no data
+        try:
+            return _session_beside(model, source, options)
+        except ModelError:
+            if not found_at:
+                raise
+            raise error from None  # newer runtimes always refuse linked data in the second attempt
+
+
+def _followed(locations: list[str], folder: Path) -> tuple[Path, dict[str, str]]:
+    """The folder to give to the runtime, and where in it data lies if that is elsewhere than the model says.
+
+    In a Hugging Face cache model and data are links into another folder, and newer runtimes follow no link that leads
+    out of the folder that they are given.
+    """
+    real = {location: Path(os.path.realpath(folder / location)) for location in locations}
+    root = Path(os.path.realpath(folder))
+    if all(path.is_relative_to(root) for path in real.values()):
+        return root, {}
+    common = Path(os.path.commonpath([path.parent for path in real.values()]))
+    return common, {location: path.relative_to(common).as_posix() for location, path in real.items()}
+
+
+def _session_beside(model: onnx.ModelProto, source: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session of a copy that lies beside `source` for a moment, where older runtimes look for external data."""
     try:
         with tempfile.NamedTemporaryFile(dir=source.parent, prefix=f".{source.stem}.", suffix=".onnx") as file:
-            file.write(data)
+            file.write(model.SerializeToString())
             file.flush()
             return create_session(file.name, source, options)
     except OSError as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, shape_inference
 
-from hccs_onnx.graph.files import with_external_data
+from hccs_onnx.graph.external import with_external_data
 from hccs_onnx.graph.names import is_default_domain, nested_graphs, subgraphs
+from hccs_onnx.graph.soundness import why_endless, why_unsound
 from hccs_onnx.graph.stand_ins import with_stand_ins
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def skeleton(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """The model without large initializers' values, in a form that graphsurgeon can import."""
     result = onnx.ModelProto(ir_version=model.ir_version)
     result.opset_import.extend(model.opset_import)
-    result.functions.extend(model.functions)
+    if why_endless(model) is None:
+        result.functions.extend(model.functions)
     for entry in result.opset_import:
         entry.domain = "" if is_default_domain(entry.domain) else entry.domain
     _outline_graph(result.graph, model.graph, folder)
@@ -71,7 +73,7 @@ def _outline_graph(result: onnx.GraphProto, graph: onnx.GraphProto, folder: Path
 
 def _outline(tensor: TensorProto, folder: Path) -> TensorProto:
     """A small initializer with its values, a large one without."""
-    if int(np.prod(tensor.dims)) <= SMALL:
+    if math.prod(tensor.dims) <= SMALL:
         try:
             return with_external_data(tensor, folder)
         except (OSError, ValueError) as error:
@@ -92,6 +94,10 @@ def _drop_binary_attributes(node: onnx.NodeProto) -> None:
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with inferred shapes, or as it is where inference fails."""
+    reason = why_unsound(model)
+    if reason is not None:
+        logger.info("shapes are not inferred: %s", reason)
+        return model
     known = with_stand_ins(model)
     try:
         inferred = shape_inference.infer_shapes(known, data_prop=True)

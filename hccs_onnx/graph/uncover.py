@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.functions import all_nodes, inline_functions, may_hold_softmax
+from hccs_onnx.graph.functions import inline_functions, may_hold_softmax
 from hccs_onnx.graph.fused import expand_fused
 from hccs_onnx.graph.fused.products import expand_products
 from hccs_onnx.graph.handmade import fold_handmade
-from hccs_onnx.graph.names import subgraphs
+from hccs_onnx.graph.names import all_nodes, subgraphs
 from hccs_onnx.graph.scopes import make_names_unique
 from hccs_onnx.graph.turned import turn_softmaxes
 

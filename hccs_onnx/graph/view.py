@@ -7,6 +7,7 @@ so nothing that graphsurgeon does not keep (metadata, quantisation annotations, 
 from __future__ import annotations
 
 import logging
+import math
 from collections import ChainMap
 from collections.abc import Iterator
 from copy import copy
@@ -19,7 +20,7 @@ from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.files import with_external_data
+from hccs_onnx.graph.external import with_external_data
 from hccs_onnx.graph.names import is_default_domain
 from hccs_onnx.graph.scopes import Place, scopes
 from hccs_onnx.graph.shapes import infer_shapes, skeleton
@@ -167,9 +168,10 @@ class GraphView:
 
     def constant(self, name: str) -> Array | None:
         """Value of a constant, through Identity and Cast; None if it is not one, or too large to look into."""
+        name = self._before_casts(name)
         initializer = self._initializers.get(name)
         if initializer is not None:
-            if int(np.prod(initializer.dims)) > LOADABLE:
+            if math.prod(initializer.dims) > LOADABLE:
                 return None
             try:
                 return numpy_helper.to_array(with_external_data(initializer, self._folder))
@@ -185,9 +187,18 @@ class GraphView:
         if node.op == "Constant":
             value = next(iter(node.attrs.values()), None)  # value, or one of value_float, value_ints, ...
             return None if value is None else np.asarray(getattr(value, "values", value))
-        if node.op in ("Identity", "Cast", "CastLike"):
-            return self.constant(node.inputs[0].name)
         return None
+
+    def _before_casts(self, name: str) -> str:
+        """The tensor that Identity and Cast make another of, however many there are."""
+        seen: set[str] = set()
+        while name not in seen and name not in self._initializers:
+            seen.add(name)
+            node = self.producer(name)
+            if node is None or node.op not in ("Identity", "Cast", "CastLike"):
+                break
+            name = node.inputs[0].name
+        return name
 
     def scalar(self, name: str) -> float | None:
         """Value of a constant with one element."""

@@ -93,14 +93,22 @@ def _drop_node(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _double_node(model: onnx.ModelProto, rng: Random) -> None:
-    _nodes(model, rng).append(_node(model, rng))
+    nodes = _nodes(model, rng)
+    nodes.append(_copy(_node(model, rng)))
 
 
 def _swap_nodes(model: onnx.ModelProto, rng: Random) -> None:
-    one, other, keep = _node(model, rng), _node(model, rng), onnx.NodeProto()
-    keep.CopyFrom(one)
-    one.CopyFrom(other)
-    other.CopyFrom(keep)
+    one, other = _node(model, rng), _node(model, rng)
+    copies = _copy(one), _copy(other)
+    one.CopyFrom(copies[1])
+    other.CopyFrom(copies[0])
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Taken before anything changes: one node may lie in a branch of the other, and protobuf would crash."""
+    result = onnx.NodeProto()
+    result.CopyFrom(node)
+    return result
 
 
 def _rename_input(model: onnx.ModelProto, rng: Random) -> None:
@@ -263,8 +271,7 @@ def _version(model: onnx.ModelProto, rng: Random) -> None:
 
 def _node_into_function(model: onnx.ModelProto, rng: Random) -> None:
     """A call of a function that may call itself."""
-    node = onnx.NodeProto()
-    node.CopyFrom(_node(model, rng))
+    node = _copy(_node(model, rng))
     name = rng.choice(("one", "two"))
     call = onnx.NodeProto(op_type=rng.choice(("one", "two")), domain="f", input=node.input, output=node.output)
     function = model.functions.add(name=name, domain="f", input=node.input, output=node.output)

@@ -17,7 +17,8 @@ from onnx import TensorProto, numpy_helper
 
 from hccs_onnx import workflow
 from hccs_onnx.errors import ModelError
-from hccs_onnx.graph.files import byte_size, external_locations, read_model, with_external_data
+from hccs_onnx.graph.external import byte_size, external_locations, with_external_data
+from hccs_onnx.graph.files import read_model
 
 PATIENCE = 120.0  # seconds; what hangs would hang for ever
 
@@ -230,6 +231,18 @@ def test_byte_size_of_seven_elements_is_that_of_packed_data(data_type: str, size
 def test_byte_size_is_refused_when_elements_have_none(data_type: int) -> None:
     with pytest.raises(ValueError, match="has no size"):
         byte_size(TensorProto(dims=[7], data_type=data_type))
+
+
+def test_name_that_is_no_text_is_refused_where_it_would_be_written(tmp_path: Path) -> None:
+    # The scale of the keys is taken out, so that what it read comes to be read by the product.
+    model = build(
+        """g (float[b,2,n,4] x, float[b,2,4,n] k) => (float[b,2,n,4] y) { s = Mul (k_, c) l = MatMul (x, s)
+        p = Softmax <axis = -1> (l) y = MatMul (p, x) }""",
+        {"c": np.float32(0.5)},
+    )
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString().replace(b"k_", b"k\xff"))
+    with pytest.raises(ModelError, match="a name is no text"):
+        workflow.rewrite(tmp_path / "model.onnx")
 
 
 def test_name_that_is_no_text_is_refused_when_protobuf_has_no_extension(tmp_path: Path) -> None:
