@@ -16,6 +16,7 @@ from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import is_default_domain
+from hccs_onnx.graph.own_quantizer import OwnQuantizers, own_quantizers
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
@@ -69,6 +70,8 @@ class AttentionSoftmax:
         Guard that the replacement makes superfluous.
     requantized : QuantizePair or None
         Quantisation of the probabilities, which integer output makes superfluous.
+    own_quantizers : OwnQuantizers
+        Quantisers of the logits that the model has itself.
     place : Place
         The graph that it lies in; empty for the main graph.
     """
@@ -90,6 +93,7 @@ class AttentionSoftmax:
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
     requantized: QuantizePair | None = None
+    own_quantizers: OwnQuantizers = OwnQuantizers()
     place: Place = ()
 
     @property
@@ -198,6 +202,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         scales=scales,
         guard=guard,
         requantized=_requantized(view, probabilities),
+        own_quantizers=own_quantizers(view, steps),
         place=view.place,
     )
 
