@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 from hccs_onnx.errors import CalibrationError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.own_quantizer import OwnQuantizer
 from hccs_onnx.params import (
     DATA_FREE,
-    DEFAULT_MASK_GAP,
     MAX_CLIP_DISTANCE,
     MAX_OFFSET,
     MAX_SLOPE,
@@ -24,14 +24,33 @@ from hccs_onnx.params import (
 LEAST_DISTANCE = 4
 """Codes within 3.3 nats: down to 4 the MiniLM and digits models lose nothing that can be measured, below they do."""
 
-MASK_CODE, MAX_CODE = -128, 127
-_WITH_DATA = "Add --data DATA, to which a quantiser is fitted"
+MAX_CODE = 127
+_CODES = 256
+
+
+@dataclass(frozen=True)
+class DataFreeIntegers:
+    """Parameters of a Softmax for the codes that its logits have in the model already.
+
+    Parameters
+    ----------
+    item : AttentionSoftmax
+        The Softmax, with the scales that the replacement may absorb.
+    params : HccsParams
+        For logits in nats.
+    quantizer : LogitQuantizer
+        The model's own.
+    """
+
+    item: AttentionSoftmax
+    params: HccsParams
+    quantizer: LogitQuantizer
 
 
 def integer_parameters(
     item: AttentionSoftmax, output: OutputType, reciprocal: Reciprocal, profile: Profile
-) -> tuple[HccsParams, LogitQuantizer]:
-    """Parameters of a Softmax for the codes that its logits have in the model already.
+) -> DataFreeIntegers:
+    """What takes the place of a Softmax whose logits a QDQ model has quantised.
 
     Parameters
     ----------
@@ -44,13 +63,6 @@ def integer_parameters(
     profile : {'extended', 'paper'}
         What is legal.
 
-    Returns
-    -------
-    params : HccsParams
-        For logits in nats.
-    quantizer : LogitQuantizer
-        The model's own.
-
     Raises
     ------
     CalibrationError
@@ -59,26 +71,29 @@ def integer_parameters(
     Notes
     -----
     Where the node is masked, code -128 is the mask. A quantiser that uses it for logits is moved up by a code: logits
-    that had the highest code share it with those one below, so gaps to them shrink by a code at most. Logits below all
-    that the model was quantised for, which would have had the lowest code, are masked.
+    of the highest code then share it with those one below, so that gaps to them shrink by a code. The pair before the
+    mask is kept in this case, since it alone keeps logits below its range from being taken for masked ones.
 
     Examples
     --------
-    >>> integer_parameters(item, "uint8", "norm", "extended")[1]  # doctest: +SKIP
+    >>> integer_parameters(item, "uint8", "norm", "extended").quantizer  # doctest: +SKIP
     LogitQuantizer(scale=(0.148,), zero_point=(4,))
     """
     masked = item.masked and profile == "extended"
     problem = item.own_quantizers.problem
     for own in item.own_quantizers.pairs:
-        unfit = _unfit(own, item.own_quantizers.mask if masked else math.inf, masked)
+        unfit = _unfit(own, masked)
         if unfit is None:
             head = _legal_head(own.scale, item, masked, output, reciprocal, profile)
             params = HccsParams((head,), item.head_axis, reciprocal, masked)
-            return params, LogitQuantizer((own.scale,), (own.zero_point + _moved(own, masked),))
+            if not masked or own.symmetric:
+                return DataFreeIntegers(item, params, LogitQuantizer((own.scale,), (own.zero_point,)))
+            nearer = item.scales[: [*(step.node for step in item.scales), own.node].index(own.node)]
+            moved = LogitQuantizer((own.scale,), (own.zero_point + 1,))
+            return DataFreeIntegers(replace(item, scales=nearer), params, moved)
         problem = unfit  # in the end that of the pair nearest to the product, which no mask has widened
-    raise CalibrationError(
-        f"node '{item.node}'", f"integers without data need logits that the model has quantised: {problem}", remedy=_WITH_DATA
-    )
+    problem = f"integers without data need logits that the model has quantised: {problem}"
+    raise CalibrationError(f"node '{item.node}'", problem, remedy="Add --data DATA, to which a quantiser is fitted")
 
 
 def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -> HeadParams:
@@ -95,8 +110,8 @@ def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -
 
     Notes
     -----
-    A line of c < 3.3 nats ends at F/B = exp(-c), where the exponential does: a model has such fine codes where its logits
-    lie so close together that few gaps go beyond c.
+    A line of c < 3.3 nats ends at F/B = exp(-c), where the exponential does: a model has such fine codes where its
+    logits lie so close together that few gaps go beyond c.
 
     Examples
     --------
@@ -114,21 +129,20 @@ def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -
     return HeadParams(max(round(drop / fall), drop + least_floor), slope, distance, scale)
 
 
-def _moved(own: OwnQuantizer, masked: bool) -> int:
-    """Codes that a quantiser is moved up by, so that the lowest is free for the mask."""
-    return int(masked and own.lowest == MASK_CODE)
-
-
-def _unfit(own: OwnQuantizer, mask: float, masked: bool) -> str | None:
+def _unfit(own: OwnQuantizer, masked: bool) -> str | None:
     """Why a pair does not do."""
     widest = DATA_FREE.clip_range / (LEAST_DISTANCE - 0.5)
     if not 0 < own.scale <= widest:
         return f"its quantiser is too coarse (a code is {own.scale:.3g} nats, needs <= {widest:.2f})"
-    reach = max(mask, DEFAULT_MASK_GAP)  # whatever masks takes off 64 nats at least
-    if masked and own.range > reach:
-        return f"its mask may not reach the lowest code (range of {own.range:.3g} nats, needs <= {reach:.3g})"
-    if own.zero_point + _moved(own, masked) > MAX_CODE:
-        return f"its quantiser leaves no code for the mask (zero point {own.zero_point}, needs < {MAX_CODE})"
+    if not masked:
+        return None
+    if own.masked_before:
+        return "it is quantised behind a mask, with nothing to tell masked logits from the lowest"
+    if _CODES * own.scale > own.mask:
+        found = f"{_CODES * own.scale:.3g} nats"
+        return f"its codes span more than the mask takes off ({found}, needs <= {own.mask:.3g})"
+    if own.zero_point == MAX_CODE:
+        return f"its quantiser leaves no code for the mask (zero point as int8 {own.zero_point}, needs < {MAX_CODE})"
     return None
 
 

@@ -219,8 +219,8 @@ def rewrite(
     output : path, optional
         New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
     calibration : Calibration, optional
-        Parameters, and whether attention puts out floats or integers; without it the data-free default is used for every
-        head.
+        Parameters, and whether attention puts out floats or integers; without it the data-free default is used for
+        every head.
     to : {'float', 'uint8', 'int16'}, optional
         What attention shall put out; default: what the calibration is for, else floats. Integers without a calibration
         need a model whose logits are int8 or uint8 already (QDQ); its quantiser stays.
@@ -293,8 +293,9 @@ def rewrite(
         params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
     else:
         own = {item.logits: integer_parameters(item, output_type, reciprocal, profile) for item in targets}
-        params = {logits: each[0] for logits, each in own.items()}
-        quantizers = {logits: each[1] for logits, each in own.items()}
+        params = {logits: each.params for logits, each in own.items()}
+        quantizers = {logits: each.quantizer for logits, each in own.items()}
+        found = tuple(own[item.logits].item if item.reason is None else item for item in found)
     rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
     write_model(proto, path, target)
     return RewriteReport(target, found, params, source)

@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         note(f"nothing was left to rewrite; {report.output} is {options.model} as it is")
     elif calibration is None:
         kept = "" if options.to == "float" else ", the model's own quantisers of the logits"
-        note(f"data-free: one clip range of 3.3 nats for every head{kept}. For better fidelity calibrate: add --data DATA")
+        note(f"data-free: one clip range of 3.3 nats a head{kept}. For better fidelity calibrate: add --data DATA")
     note(f"check it: python -m hccs_onnx verify {options.model} {report.output} --data DATA")
     return ExitStatus.OK
 

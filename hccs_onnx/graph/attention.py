@@ -16,7 +16,7 @@ from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import is_default_domain
-from hccs_onnx.graph.own_quantizer import OwnQuantizers, own_quantizers
+from hccs_onnx.graph.own_quantizer import NOTHING_QUANTISED, OwnQuantizers, own_quantizers
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
@@ -93,7 +93,7 @@ class AttentionSoftmax:
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
     requantized: QuantizePair | None = None
-    own_quantizers: OwnQuantizers = OwnQuantizers()
+    own_quantizers: OwnQuantizers = NOTHING_QUANTISED
     place: Place = ()
 
     @property
@@ -181,7 +181,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         )
     steps, product = path
     scales = _absorbable(view, softmax, steps, product)
-    if scales and scales[0].reader is not None:  # what is rounded for the Softmax alone is better not rounded
+    if scales and scales[0].reader is not None and scales[0] == steps[0]:  # rounded for the Softmax alone: better not
         logits = scales[0].data
     moved = any(step.moves_heads for step in steps)
     count = heads.count_heads(view, logits, product.query, product.head_axis)
@@ -265,6 +265,8 @@ def _absorbable(
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
+            elif scale.reader is not None:  # a pair that stays needs its scale
+                return tuple(absorbed)
         if step is not None and step.mask is not None:
             masks.append(step.mask)
         user = node if step is None or step.reader is None else view.nodes[step.reader]

@@ -12,6 +12,9 @@ from hccs_onnx.graph.patterns.base import Step
 from hccs_onnx.graph.quantisation import codes_of
 from hccs_onnx.graph.view import GraphView
 
+_ZERO = {"int8": 0, "uint8": 128}
+"""What is taken off codes of a type to make them int8."""
+
 
 @dataclass(frozen=True)
 class OwnQuantizer:
@@ -23,23 +26,22 @@ class OwnQuantizer:
         Size of a code, nats: scales between the pair and the Softmax are part of it.
     zero_point : int
         Code of logit 0 as int8, -128..127; 128 less than that of a uint8 pair.
-    lowest : int
-        Lowest code that it uses for logits: -127 for an int8 pair with zero point 0, which quantisers keep symmetric.
-
-    Examples
-    --------
-    >>> OwnQuantizer(scale=0.05, zero_point=-16, lowest=-128).range
-    12.75
+    symmetric : bool
+        Whether code -128 is spare: int8 with zero point 0, for which quantisers use -127..127.
+    node : int
+        Position of the DequantizeLinear.
+    mask : float
+        Nats that every masking addend behind it takes off at least; inf if there is none.
+    masked_before : bool
+        Whether logits may be masked before they get there.
     """
 
     scale: float
     zero_point: int
-    lowest: int
-
-    @property
-    def range(self) -> float:
-        """Nats from the lowest int8 code to the highest."""
-        return 255 * self.scale
+    symmetric: bool = False
+    node: int = -1
+    mask: float = math.inf
+    masked_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,55 +51,50 @@ class OwnQuantizers:
     Parameters
     ----------
     pairs : tuple of OwnQuantizer
-        Usable pairs, that nearest to the Softmax first.
+        Pairs that only constant scales and masks follow, that nearest to the Softmax first.
     problem : str
         Why there are no more.
-    mask : float
-        Nats that every masking addend between product and Softmax takes off at least; inf if there is none, 0 if it
-        cannot be told.
     """
 
-    pairs: tuple[OwnQuantizer, ...] = ()
-    problem: str = "no QuantizeLinear and DequantizeLinear lie between product and Softmax"
-    mask: float = math.inf
+    pairs: tuple[OwnQuantizer, ...]
+    problem: str
+
+
+NOTHING_QUANTISED = OwnQuantizers((), "no QuantizeLinear and DequantizeLinear lie between product and Softmax")
 
 
 def own_quantizers(view: GraphView, steps: tuple[Step, ...]) -> OwnQuantizers:
-    """Pairs among the steps from the Softmax back to the product that only constant scales and masks follow.
-
-    Parameters
-    ----------
-    view : GraphView
-        The graph of the Softmax.
-    steps : tuple of Step
-        From the Softmax back, the nearest first.
+    """What the steps from the Softmax back to the product (the nearest first) say about codes.
 
     Examples
     --------
     >>> own_quantizers(view, steps).pairs  # doctest: +SKIP
-    (OwnQuantizer(scale=0.148, zero_point=3, lowest=-128),)
+    (OwnQuantizer(scale=0.148, zero_point=3, symmetric=False, node=41, mask=10000.0, masked_before=False),)
     """
-    mask = min((step.mask.magnitude for step in steps if step.mask is not None and step.mask.masks), default=math.inf)
     pairs: list[OwnQuantizer] = []
-    problem = OwnQuantizers.problem
-    factor = 1.0  # of the steps nearer to the Softmax
-    for step in steps:
+    factor, mask = 1.0, math.inf  # of the steps nearer to the Softmax
+    for number, step in enumerate(steps):
         if step.node < 0:
-            problem = "what lies in the graph around the body is not looked into"
-            break
+            return OwnQuantizers(tuple(pairs), "what lies in the graph around the body is not looked into")
         node = view.nodes[step.node]
         if step.reader is not None:
-            pair = _pair(view, node, factor)
-            if isinstance(pair, str):
-                problem = pair
-            else:
-                pairs.append(pair)
+            codes = codes_of(view, node)
+            if codes is None:
+                return OwnQuantizers(tuple(pairs), f"'{view.label(node)}' has more scales than one")
+            if codes.dtype not in _ZERO:
+                return OwnQuantizers(tuple(pairs), f"'{view.label(node)}' has codes of type {codes.dtype}")
+            zero_point = codes.zero_point - _ZERO[codes.dtype]
+            masked_before = any(before.mask is not None and before.mask.masks for before in steps[number:])
+            symmetric = codes.dtype == "int8" and zero_point == 0
+            pairs.append(OwnQuantizer(codes.scale * factor, zero_point, symmetric, step.node, mask, masked_before))
         elif step.factor is not None:
             factor *= step.factor
         elif not _keeps(view, step, node):
             problem = f"behind {node.op} '{view.label(node)}' logits may lie elsewhere than before"
-            break
-    return OwnQuantizers(tuple(pairs), problem, mask)
+            return OwnQuantizers(tuple(pairs), problem)
+        elif step.mask is not None:
+            mask = min(mask, step.mask.magnitude)
+    return OwnQuantizers(tuple(pairs), NOTHING_QUANTISED.problem)
 
 
 def _keeps(view: GraphView, step: Step, node: gs.Node) -> bool:
@@ -105,15 +102,3 @@ def _keeps(view: GraphView, step: Step, node: gs.Node) -> bool:
     if step.mask is not None:
         return step.mask.magnitude > 0
     return node.op == "Transpose" or passthrough.hands_on(view, node)
-
-
-def _pair(view: GraphView, dequantize: gs.Node, factor: float) -> OwnQuantizer | str:
-    """The pair that ends with a node, or why its codes cannot be those of the logits."""
-    codes = codes_of(view, dequantize)
-    if codes is None:
-        return f"'{view.label(dequantize)}' has more scales than one"
-    if codes.dtype not in ("int8", "uint8"):
-        return f"'{view.label(dequantize)}' has codes of type {codes.dtype}"
-    if codes.dtype == "uint8":
-        return OwnQuantizer(codes.scale * factor, codes.zero_point - 128, -128)
-    return OwnQuantizer(codes.scale * factor, codes.zero_point, -128 if codes.zero_point else -127)
