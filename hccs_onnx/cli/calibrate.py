@@ -10,7 +10,7 @@ import numpy as np
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
+from hccs_onnx.cli.common import DATA_HELP, DEFICIT_HEADER, add_command, add_model, mean_and_worst, note, table
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.files import check_source, check_target
 from hccs_onnx.params import OUTPUT_TYPES, PROFILES
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
 
 
 def summary(calibration: Calibration) -> str:
-    """A line for each Softmax: heads, longest row, clip ranges, KL."""
+    """A line for each Softmax: heads, longest row, clip ranges, KL; for integers codes and row mass as well."""
     rows = []
     for softmax in calibration.softmaxes:
         clips = [fit.params.clip_range for fit in softmax.heads]
@@ -114,9 +114,9 @@ def summary(calibration: Calibration) -> str:
             ]
         )
         if calibration.output != "float":
-            deficit = max((fit.deficit for fit in softmax.heads), key=abs)
-            rows[-1] += [f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}", f"{deficit:.2g}"]
+            rows[-1].append(f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}")
+            rows[-1] += mean_and_worst([fit.deficit for fit in softmax.heads])
     header = ["Softmax", "heads", "longest row", "clip range (nats)", "mean KL (nats)", "worst head"]
     if calibration.output != "float":
-        header += ["codes in clip", "row-mass deficit"]
+        header += ["codes in clip", *DEFICIT_HEADER]
     return table(header, rows)

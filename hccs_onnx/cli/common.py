@@ -11,6 +11,8 @@ from typing import Any
 
 DATA_HELP = """samples: an .npz (input name -> array, first axis = samples), a folder of .npz (one feed each), or a
 folder of ONNX test_data_set_*/input_*.pb"""
+DEFICIT_HEADER = ("mean row-mass deficit", "worst head")
+"""Columns that `mean_and_worst` of the heads' deficits fills."""
 
 
 def add_command(commands: Any, name: str, help_text: str, example: str) -> argparse.ArgumentParser:
@@ -61,6 +63,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
+
+
+def mean_and_worst(values: Sequence[float]) -> list[str]:
+    """Mean of numbers, and the one farthest from 0.
+
+    Examples
+    --------
+    >>> mean_and_worst([0.01, -0.03, 0.005])
+    ['-0.005', '-0.03']
+    """
+    return [f"{sum(values) / len(values):.2g}", f"{max(values, key=abs):.2g}"]
 
 
 def note(text: str) -> None:

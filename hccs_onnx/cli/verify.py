@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hccs_onnx.backends import BACKENDS
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_json, add_model, note, print_json, table
+from hccs_onnx.cli.common import (
+    DATA_HELP,
+    DEFICIT_HEADER,
+    add_command,
+    add_json,
+    add_model,
+    mean_and_worst,
+    note,
+    print_json,
+    table,
+)
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.verify import Bounds, Verification, verify
 
@@ -66,10 +76,10 @@ def summary(result: Verification) -> str:
     for name in dict.fromkeys(item.node for item in result.heads):
         heads = [item for item in result.heads if item.node == name]
         kl = [item.kl for item in heads]
-        deficit = max((item.deficit for item in heads), key=abs)
-        nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", f"{deficit:.2g}"])
+        deficits = mean_and_worst([item.deficit for item in heads])
+        nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", *deficits])
     header = ["output", "max diff", "mean diff", "mean cosine", "worst cosine", "same argmax"]
-    node_header = ["HCCS node", "heads", "mean KL (nats)", "worst head", "row-mass deficit"]
+    node_header = ["HCCS node", "heads", "mean KL (nats)", "worst head", *DEFICIT_HEADER]
     title = f"{result.samples} feeds, backend {result.backend}"
     return f"{title}\n\n{table(header, outputs)}\n\n{table(node_header, nodes)}"
 

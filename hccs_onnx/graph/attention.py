@@ -119,7 +119,7 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     -------
     list of AttentionSoftmax
         Also those that are not attention, with the reason; also those in bodies of If, Loop and Scan, in functions and
-        inside fused operators.
+        inside fused operators; and LogSoftmax nodes.
 
     Raises
     ------
@@ -133,14 +133,14 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     """
     try:
         if not any(_is_softmax(node) for node in _all_nodes(model)):
-            return list(_hidden(model, folder))
+            return [*_hidden(model, folder), *_logarithms(model)]
         found = [
             _judge(view, node)
             for view in GraphView(model, folder).views()
             for node in view.nodes
             if node.op == "Softmax" and not node.domain
         ]
-        return [*found, *_in_functions(model), *_hidden(model, folder)]
+        return [*found, *_in_functions(model), *_hidden(model, folder), *_logarithms(model)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
@@ -314,6 +314,15 @@ def _hidden(model: onnx.ModelProto, folder: Path) -> Iterator[AttentionSoftmax]:
                 f"is {domain}.{node.op_type}, which hides its Softmax: {why}",
                 attention_like=True,
             )
+
+
+def _logarithms(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+    """LogSoftmax nodes: users look for them, too."""
+    for node in _all_nodes(model):
+        if node.op_type == "LogSoftmax" and is_default_domain(node.domain) and node.input and node.output:
+            reason = "is LogSoftmax, which makes logarithms of probabilities; HCCS makes probabilities"
+            name, y = node.name or node.output[0], node.output[0]
+            yield AttentionSoftmax(name, -1, node.input[0], y, y, reason)
 
 
 def _is_softmax(node: onnx.NodeProto) -> bool:
