@@ -1,6 +1,6 @@
-"""Models as torch's and Keras's exporters write them: every attention found, rewritten, and its masks exact.
+"""Models as exporters of torch, Keras and scikit-learn write them: attention found and rewritten, masks exact.
 
-Needs torch, onnxscript and transformers, and keras for its models: `pip install -e ".[exporters]"`, then
+Needs torch, onnxscript and transformers, keras and skl2onnx for their models: `pip install -e ".[exporters]"`, then
 `pytest -m slow tests/exporters`. Exporting takes most of the time; `HCCS_EXPORTED=FOLDER` takes what
 `export_models.py FOLDER` has written, and writes what is missing.
 """
@@ -140,8 +140,8 @@ def exported(
 ) -> Exported:
     """The exported model of the test's parameter."""
     item: Export = request.param
-    if item.exporter == "keras":
-        pytest.importorskip("keras")
+    if item.exporter in ("keras", "skl2onnx"):
+        pytest.importorskip(item.exporter)
     if item.name not in made:
         made[item.name] = Exported(item, tmp_path_factory.mktemp(item.name))
     return made[item.name]
