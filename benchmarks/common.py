@@ -107,7 +107,7 @@ def embed(model: Path, feeds: Iterable[Feed]) -> Array:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    output = session.get_outputs()[0].name
+    output = next(output.name for output in session.get_outputs() if len(output.shape) == 3)  # of each token
     pooled = []
     for feed in feeds:
         mask = feed["attention_mask"][..., None].astype(np.float32)

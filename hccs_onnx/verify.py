@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 
 from hccs_onnx.backends import Backend, open_session
-from hccs_onnx.calibration.collect import run, with_outputs
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
+from hccs_onnx.calibration.watched import Watched
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.names import nested_graphs
+from hccs_onnx.graph.scopes import describe
 from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import ELEMENT_TYPES, is_hccs
@@ -197,29 +198,34 @@ def verify(
     replaced = replaced_softmaxes(models[0], models[1], paths)
     least = _least_probability(models[1])
     samples = Samples(data, input_specs(models[0]))
-    inside = sum(bool(item.place) for item in replaced)
-    if inside:
-        logger.warning("heads of %d HCCS nodes in bodies of If, Loop or Scan are not compared, only outputs", inside)
-    replaced = [item for item in replaced if not item.place]
-    probabilities = [item.probabilities for item in replaced]
-    first = load_session(with_outputs(models[0], probabilities), paths[0])
-    second = open_session(with_outputs(models[1], probabilities), paths[1], backend)
+    watched = {item.probabilities for item in replaced}
+    first = Watched(models[0], watched, lambda model, options: load_session(model, paths[0], options))
+    registers = backend == "python"  # the library that records as well, which must not be registered twice
+    second = Watched(
+        models[1],
+        watched,
+        lambda model, options: open_session(model, paths[1], backend, None if registers else options),
+    )
     output_sums = {name: _OutputSums() for name in outputs}
-    head_sums = [_HeadSums(item, least) for item in replaced]
+    head_sums = {item.probabilities: _HeadSums(item, least) for item in replaced}
     count = 0
     for feed in progress(samples, "verifying", len(samples)):
-        expected = run(first, [*outputs, *probabilities], feed)
-        actual = run(second, [*outputs, *probabilities], feed)
-        for sums, left, right in zip(output_sums.values(), expected, actual, strict=False):
-            sums.add(left, right)
-        for head, left, right in zip(head_sums, expected[len(outputs) :], actual[len(outputs) :], strict=True):
-            head.add(left, right)
+        expected, actual = first.run(outputs, feed), second.run(outputs, feed)
+        for name, output in output_sums.items():
+            output.add(expected[name][0], actual[name][0])
+        for name, head in head_sums.items():
+            for left, right in zip(expected[name], actual[name], strict=False):  # a loop may end earlier in one
+                head.add(left, right)
         count += 1
     compared = tuple(sums.result(name) for name, sums in output_sums.items() if sums.elements)
+    ran = [item for item in replaced if head_sums[item.probabilities].ran]
+    for item in replaced:
+        if item not in ran:
+            logger.warning("node '%s' in %s never ran on the data: not compared", item.node, describe(item.place))
     heads = tuple(
         HeadComparison(item.node, index, float(kl), float(deficit))
-        for item, sums in zip(replaced, head_sums, strict=True)
-        for index, (kl, deficit) in enumerate(zip(*sums.result(), strict=True))
+        for item in ran
+        for index, (kl, deficit) in enumerate(zip(*head_sums[item.probabilities].result(), strict=True))
     )
     failures = (bounds or Bounds()).failures(compared)
     return Verification(compared, heads, count, backend, failures)
@@ -300,7 +306,9 @@ class _OutputSums:
         self.difference = self.cosine = self.largest = 0.0
         self.worst = np.inf
 
-    def add(self, expected: Array, actual: Array) -> None:
+    def add(self, expected: Array | list[object], actual: Array | list[object]) -> None:
+        if isinstance(expected, list) or isinstance(actual, list):  # maps, as classifiers of scikit-learn put out
+            return
         if not np.issubdtype(expected.dtype, np.floating) or expected.size == 0:
             return
         left, right = expected.astype(np.float64), actual.astype(np.float64)
@@ -331,9 +339,11 @@ class _HeadSums:
         heads = item.heads or 1
         self._least = least
         self._drop_padding = item.masked and item.self_attention
+        self.ran = False
         self._kl, self._deficit, self._rows = np.zeros(heads), np.zeros(heads), np.zeros(heads, np.int64)
 
     def add(self, expected: Array, actual: Array) -> None:
+        self.ran = True
         heads = self._rows.size
         shape = (-1, heads, *expected.shape[-2:]) if expected.ndim >= 3 else (1, 1, *np.atleast_2d(expected).shape)
         p, y = expected.reshape(shape).astype(np.float64), actual.reshape(shape).astype(np.float64)

@@ -14,6 +14,7 @@ from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
 from hccs_onnx.calibration.granularity import fit_floats, fit_integers
 from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm
+from hccs_onnx.data_free import integer_parameters
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
@@ -205,6 +206,9 @@ def rewrite(
     output: Path | str | None = None,
     *,
     calibration: Calibration | None = None,
+    to: OutputType | None = None,
+    reciprocal: Reciprocal = "norm",
+    profile: Profile = "extended",
     strict: bool = False,
     include: str | None = None,
     exclude: str | None = None,
@@ -219,8 +223,13 @@ def rewrite(
     output : path, optional
         New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
     calibration : Calibration, optional
-        Parameters, and whether attention puts out floats or integers; without it the data-free default for float output
-        is used for every head.
+        Parameters, and whether attention puts out floats or integers; without it the data-free default is used for
+        every head.
+    to : {'float', 'uint8', 'int16'}, optional
+        What attention shall put out; default: what the calibration is for, else floats. Integers without a calibration
+        need a model whose logits are int8 or uint8 already (QDQ); its quantiser stays.
+    reciprocal, profile : str
+        For integers without a calibration, as in `calibrate`.
     strict : bool
         Fail if a Softmax that looks like attention has to be left alone.
     include, exclude : str, optional
@@ -239,17 +248,24 @@ def rewrite(
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
     HccsError
-        If `include` or `exclude` is no regular expression, or `external_data` unknown.
+        If `include` or `exclude` is no regular expression, `external_data` unknown, or choices do not go together.
     MatchError
         In strict mode.
     CalibrationError
-        If the calibration is for another model, or does not cover this one.
+        If the calibration is for another model or another output, or does not cover this one; or if the model has no
+        quantiser of the logits that integers could do with.
 
     Examples
     --------
     >>> rewrite("encoder.onnx").output  # doctest: +SKIP
     PosixPath('encoder.hccs.onnx')
     """
+    output_type: OutputType = to or (calibration.output if calibration is not None else "float")
+    if calibration is None:
+        _check_choices("head", output_type, reciprocal, profile)
+    elif output_type != calibration.output:
+        problem = f"was made for {calibration.output} output"
+        raise CalibrationError("calibration", problem, needs=output_type, remedy="Calibrate again")
     path = Path(model)
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
@@ -275,15 +291,20 @@ def rewrite(
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
         raise MatchError(str(path), problem, remedy="Leave out --strict to rewrite the others")
-    if calibration is None:
-        params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
-        source = "data-free"
-    else:
+    quantizers: dict[str, LogitQuantizer] | None = None
+    source = "data-free"
+    if calibration is not None:
         params = _calibrated(path, targets, calibration)
         _check_legal(targets, params, calibration)
         source = calibration.digest
-    output_type: OutputType = calibration.output if calibration is not None else "float"
-    quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
+        quantizers = _quantizers(targets, calibration, default_opset(proto))
+    elif output_type == "float":
+        params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
+    else:
+        own = {item.logits: integer_parameters(item, output_type, reciprocal, profile) for item in targets}
+        params = {logits: each.params for logits, each in own.items()}
+        quantizers = {logits: each.quantizer for logits, each in own.items()}
+        found = tuple(own[item.logits].item if item.reason is None else item for item in found)
     rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
     copies = write_model(proto, path, target, external_data)
     return RewriteReport(target, found, params, source, copies)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from hccs_onnx.calibration.data import Feed, Samples
-from hccs_onnx.calibration.recorder import record, recording, register
+from hccs_onnx.calibration.recorder import record, recording, recording_options
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.errors import CalibrationError, DataError, HccsError
@@ -93,7 +93,7 @@ def collect(
         for target in by_name[name]:
             target.add(logits)
 
-    session = load_session(record(with_outputs(model, names), inside), path, _options() if inside else None)
+    session = load_session(record(with_outputs(model, names), inside), path, recording_options() if inside else None)
     fingerprint = 0
     for feed in progress(samples, "calibrating", len(samples)):
         with recording(take):
@@ -137,15 +137,6 @@ class _Statistics:
         for target in (self.sketch, self.rows):
             if target is not None:
                 target.add(logits, masked=item.masked, self_attention=item.self_attention)
-
-
-def _options() -> ort.SessionOptions:
-    """Options of a session that records."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(register())
-    return options
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

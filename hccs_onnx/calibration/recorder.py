@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,6 +17,9 @@ from onnx import TensorProto, helper
 from hccs_onnx.graph.names import NameGenerator
 from hccs_onnx.graph.scopes import Place, graph_at
 from hccs_onnx.reference import Array
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 _DOMAIN, _OP = "hccs_recorder", "Record"
 
@@ -35,7 +39,9 @@ def record(model: onnx.ModelProto, tensors: Sequence[tuple[Place, str]]) -> onnx
         The graph in which a tensor is read or made, and its name.
     """
     names = NameGenerator(model.graph)
-    for place, name in dict.fromkeys(tensors):
+    for place, name in sorted(
+        dict.fromkeys(tensors), key=lambda tensor: -len(tensor[0])
+    ):  # added nodes move outer places
         graph = graph_at(model, place)
         makers = [index for index, node in enumerate(graph.node) if name in node.output]
         position = makers[0] + 1 if makers else 0  # what comes from outside is there from the start
@@ -64,6 +70,15 @@ def recording(take: Taker) -> Iterator[None]:
         _taker.pop()
     if _failures:
         raise _failures[0]
+
+
+def recording_options() -> ort.SessionOptions:
+    """Options of a session that records."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(register())
+    return options
 
 
 @cache

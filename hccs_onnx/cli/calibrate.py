@@ -10,7 +10,7 @@ import numpy as np
 
 from hccs_onnx import words, workflow
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, mean_and_worst, note, table
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.files import check_source, check_target
 from hccs_onnx.params import OUTPUT_TYPES, PROFILES
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
 
 
 def summary(calibration: Calibration) -> str:
-    """A line for each Softmax: heads, longest row, clip ranges, KL."""
+    """A line for each Softmax: heads, longest row, clip ranges, KL; for integers codes and row mass as well."""
     rows = []
     for softmax in calibration.softmaxes:
         clips = [fit.params.clip_range for fit in softmax.heads]
@@ -114,10 +114,10 @@ def summary(calibration: Calibration) -> str:
             ]
         )
         if calibration.output != "float":
-            deficit = max((fit.deficit for fit in softmax.heads), key=abs)
-            rows[-1] += [f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}", f"{deficit:.2g}"]
-    columns = (words.LONGEST, words.CLIP_RANGE, words.MEAN_KL, words.WORST_KL)
+            rows[-1].append(f"{np.median([fit.params.Dmax for fit in softmax.heads]):.0f}")
+            rows[-1] += mean_and_worst([fit.deficit for fit in softmax.heads])
+    columns = [words.LONGEST, words.CLIP_RANGE, words.MEAN_KL, words.WORST_KL]
     header = [words.NODE.heading, "heads", *(word.heading for word in columns)]
     if calibration.output != "float":
-        header += [f"median {words.CLIP_DISTANCE.heading}", words.DEFICIT.heading]
+        header += [f"median {words.CLIP_DISTANCE.heading}", words.MEAN_DEFICIT.heading, words.WORST_DEFICIT.heading]
     return table(header, rows)

@@ -12,6 +12,7 @@ from typing import Any
 
 DATA_HELP = """samples: an .npz (input name -> array, first axis = samples), a folder of .npz (one feed each), or a
 folder of ONNX test_data_set_*/input_*.pb"""
+"""Columns that `mean_and_worst` of the heads' deficits fills."""
 
 
 def add_command(commands: Any, name: str, help_text: str, example: str) -> argparse.ArgumentParser:
@@ -67,6 +68,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def say(text: str) -> None:
     """A line of the result, on stdout."""
     print(printable(text))
+
+
+def mean_and_worst(values: Sequence[float]) -> list[str]:
+    """Mean of numbers, and the one farthest from 0.
+
+    Examples
+    --------
+    >>> mean_and_worst([0.01, -0.03, 0.005])
+    ['-0.005', '-0.03']
+    """
+    return [f"{sum(values) / len(values):.2g}", f"{max(values, key=abs):.2g}"]
 
 
 def note(text: str) -> None:

@@ -57,13 +57,15 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         with writing_errors(output):  # whether data could be shared or copied, also before long work
             place(external_locations(read_model(options.model)), options.model, output, options.external_data)
         calibration = calibrate(options)
-    elif options.to != "float":
-        remedy = "Add --data DATA, or --calibration with a file made with the same --to"
-        raise HccsError("--to", "integers need a calibration", found=options.to, remedy=remedy)
+    else:
+        _check_data_free(options)
     report = workflow.rewrite(
         options.model,
         output,
         calibration=calibration,
+        to=options.to if calibration is None else None,
+        reciprocal=options.reciprocal,
+        profile=options.profile,
         strict=options.strict,
         include=options.include,
         exclude=options.exclude,
@@ -78,6 +80,15 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     if not report.rewritten:
         note(f"nothing was left to rewrite; {report.output} is {options.model} as it is")
     elif calibration is None:
-        note("data-free: one clip range of 3.3 nats for every head. For better fidelity calibrate: add --data DATA")
+        kept = "" if options.to == "float" else ", the model's own quantisers of the logits"
+        note(f"data-free: one clip range of 3.3 nats a head{kept}. For better fidelity calibrate: add --data DATA")
     note(f"check it: python -m hccs_onnx verify {options.model} {report.output} --data DATA")
     return ExitStatus.OK
+
+
+def _check_data_free(options: argparse.Namespace) -> None:
+    """Without data the quantiser of the logits is the model's own: none is fitted that could have a form."""
+    for name in ("logit_scale", "logit_zero_point"):
+        value = getattr(options, name)
+        if value != "free":
+            raise HccsError(f"--{name.replace('_', '-')}", "needs data", found=value, remedy="Add --data DATA")

@@ -10,7 +10,16 @@ from typing import Any
 
 from hccs_onnx import words
 from hccs_onnx.backends import BACKENDS
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_json, add_model, note, print_json, table
+from hccs_onnx.cli.common import (
+    DATA_HELP,
+    add_command,
+    add_json,
+    add_model,
+    mean_and_worst,
+    note,
+    print_json,
+    table,
+)
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.verify import Bounds, Verification, verify
 
@@ -67,11 +76,11 @@ def summary(result: Verification) -> str:
     for name in dict.fromkeys(item.node for item in result.heads):
         heads = [item for item in result.heads if item.node == name]
         kl = [item.kl for item in heads]
-        deficit = max((item.deficit for item in heads), key=abs)
-        nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", f"{deficit:.2g}"])
+        deficits = mean_and_worst([item.deficit for item in heads])
+        nodes.append([name, str(len(heads)), f"{sum(kl) / len(kl):.4f}", f"{max(kl):.4f}", *deficits])
     measures = (words.LARGEST_DIFFERENCE, words.MEAN_DIFFERENCE, words.MEAN_COSINE, words.WORST_COSINE, words.AGREEMENT)
     header = ["output", *(word.heading for word in measures)]
-    losses = (words.MEAN_KL, words.WORST_KL, words.DEFICIT)
+    losses = (words.MEAN_KL, words.WORST_KL, words.MEAN_DEFICIT, words.WORST_DEFICIT)
     node_header = [words.NODE.heading, "heads", *(word.heading for word in losses)]
     title = f"{result.samples} feeds, backend {result.backend}"
     return f"{title}\n\n{table(header, outputs)}\n\n{table(node_header, nodes)}"

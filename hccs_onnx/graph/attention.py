@@ -16,6 +16,7 @@ from hccs_onnx.graph.fused import is_fused, why_whole
 from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import all_nodes, is_default_domain
+from hccs_onnx.graph.own_quantizer import NOTHING_QUANTISED, OwnQuantizers, own_quantizers
 from hccs_onnx.graph.patterns import LOGIT_STEPS, nan_guard, query_key, transposed, value_product
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.nan_guard import NanGuard
@@ -69,6 +70,8 @@ class AttentionSoftmax:
         Guard that the replacement makes superfluous.
     requantized : QuantizePair or None
         Quantisation of the probabilities, which integer output makes superfluous.
+    own_quantizers : OwnQuantizers
+        Quantisers of the logits that the model has itself.
     place : Place
         The graph that it lies in; empty for the main graph.
     """
@@ -90,6 +93,7 @@ class AttentionSoftmax:
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
     requantized: QuantizePair | None = None
+    own_quantizers: OwnQuantizers = NOTHING_QUANTISED
     place: Place = ()
 
     @property
@@ -115,7 +119,7 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     -------
     list of AttentionSoftmax
         Also those that are not attention, with the reason; also those in bodies of If, Loop and Scan, in functions and
-        inside fused operators.
+        inside fused operators; and LogSoftmax nodes.
 
     Raises
     ------
@@ -129,14 +133,14 @@ def find_attention(model: onnx.ModelProto, folder: Path = Path()) -> list[Attent
     """
     try:
         if not any(_is_softmax(node) for node in _all_nodes(model)):
-            return list(_hidden(model, folder))
+            return [*_hidden(model, folder), *_logarithms(model)]
         found = [
             _judge(view, node)
             for view in GraphView(model, folder).views()
             for node in view.nodes
             if node.op == "Softmax" and not node.domain
         ]
-        return [*found, *_in_functions(model), *_hidden(model, folder)]
+        return [*found, *_in_functions(model), *_hidden(model, folder), *_logarithms(model)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         # Nodes with too few inputs, cycles, names that are no text: what ONNX forbids can break any assumption.
         problem = f"graph is not valid: {type(error).__name__} {error}"
@@ -177,7 +181,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         )
     steps, product = path
     scales = _absorbable(view, softmax, steps, product)
-    if scales and scales[0].reader is not None:  # what is rounded for the Softmax alone is better not rounded
+    if scales and scales[0].reader is not None and scales[0] == steps[0]:  # rounded for the Softmax alone: better not
         logits = scales[0].data
     moved = any(step.moves_heads for step in steps)
     count = heads.count_heads(view, logits, product.query, product.head_axis)
@@ -198,6 +202,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         scales=scales,
         guard=guard,
         requantized=_requantized(view, probabilities),
+        own_quantizers=own_quantizers(view, steps),
         place=view.place,
     )
 
@@ -260,6 +265,8 @@ def _absorbable(
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
+            elif scale.reader is not None:  # a pair that stays needs its scale
+                return tuple(absorbed)
         if step is not None and step.mask is not None:
             masks.append(step.mask)
         user = node if step is None or step.reader is None else view.nodes[step.reader]
@@ -307,6 +314,15 @@ def _hidden(model: onnx.ModelProto, folder: Path) -> Iterator[AttentionSoftmax]:
                 f"is {domain}.{node.op_type}, which hides its Softmax: {why}",
                 attention_like=True,
             )
+
+
+def _logarithms(model: onnx.ModelProto) -> Iterator[AttentionSoftmax]:
+    """LogSoftmax nodes: users look for them, too."""
+    for node in _all_nodes(model):
+        if node.op_type == "LogSoftmax" and is_default_domain(node.domain) and node.input and node.output:
+            reason = "is LogSoftmax, which makes logarithms of probabilities; HCCS makes probabilities"
+            name, y = node.name or node.output[0], node.output[0]
+            yield AttentionSoftmax(name, -1, node.input[0], y, y, reason)
 
 
 def _is_softmax(node: onnx.NodeProto) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from hccs_onnx.graph.memo import once_per_view
+from hccs_onnx.graph.quantisation import codes_of
 from hccs_onnx.graph.view import GraphView
 from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
@@ -87,20 +88,26 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
         return _sum(mask_levels(view, inputs[0], depth - 1), mask_levels(view, inputs[1], depth - 1))
     if node.op == "Mul":
         for factor, other in (inputs, inputs[::-1]):
-            scalar = view.scalar(factor)
+            scalar = _number(view, factor)
             # Integers times a huge number are 0 or huge. A positive product would push the others out: a mask as well.
-            if scalar is not None and abs(scalar) >= MASKS and _integral(view, other, depth - 1):
-                return MaskLevels(masks=True, magnitude=abs(scalar))
+            if scalar is None or not math.isfinite(scalar):  # 0 times infinity is NaN
+                continue
+            magnitude = abs(scalar) * _smallest(view, other, depth - 1)
+            if magnitude >= MASKS:
+                return MaskLevels(masks=True, magnitude=magnitude)
     return UNKNOWN
 
 
 def _dequantized(view: GraphView, node: gs.Node, depth: int) -> MaskLevels:
-    """Levels behind a quantiser, which cannot reach below its lowest code."""
-    quantize, scale = view.producer(node.inputs[0].name), view.scalar(node.inputs[1].name)
-    if quantize is None or quantize.op != "QuantizeLinear" or scale is None:
+    """Levels behind a pair, which rounds and cannot reach below its lowest code; 0 stays 0."""
+    codes = codes_of(view, node)
+    if codes is None:
         return UNKNOWN
-    levels = mask_levels(view, quantize.inputs[0].name, depth - 1)
-    return MaskLevels(levels.masks, min(levels.magnitude, 128 * scale))
+    levels = mask_levels(view, codes.data, depth - 1)
+    if not levels.masks:
+        return levels
+    magnitude = min(levels.magnitude - codes.scale / 2, -codes.lowest)
+    return MaskLevels(True, magnitude) if magnitude >= MASKS else UNKNOWN
 
 
 def _of_values(values: Array) -> MaskLevels:
@@ -120,6 +127,28 @@ _sum = _either  # two masks: 0, the one, the other, or both, which is larger tha
 
 def _is_integer(view: GraphView, name: str) -> bool:
     return view.dtype(name) in _INTEGERS
+
+
+def _number(view: GraphView, name: str) -> float | None:
+    """Value of a constant with one element, also behind a pair."""
+    node = view.producer(name)
+    codes = None if node is None else codes_of(view, node)
+    if codes is None:
+        return view.scalar(name)
+    value = view.scalar(codes.data)
+    with np.errstate(over="ignore"):
+        return None if value is None else float(np.float32(codes.value(value)))
+
+
+def _smallest(view: GraphView, name: str, depth: int) -> float:
+    """The smallest magnitude but 0 that a tensor of whole numbers can hold, also behind a pair; 0 for other tensors."""
+    node = view.producer(name)
+    codes = None if node is None else codes_of(view, node)
+    if codes is None or depth == 0:
+        return float(_integral(view, name, depth))
+    whole = _smallest(view, codes.data, depth - 1)
+    ends = [end for end in (-codes.lowest, codes.highest) if end > 0]
+    return max(codes.scale, min(whole - codes.scale / 2, *ends)) if whole > 0 else 0.0
 
 
 @once_per_view

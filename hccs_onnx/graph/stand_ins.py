@@ -1,4 +1,4 @@
-"""Standard operators whose outputs have the shapes of onnxruntime's own, which shape inference does not know."""
+"""Standard operators with the shapes of others that shape inference does not know: onnxruntime's, two of ai.onnx.ml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _LIKE_FIRST = {
 }
 """Outputs that have shape and type of the first input, by operator."""
 
-_OWN = "com.microsoft"
+_ML_FLOATS = ("Normalizer", "Scaler")  # floats in the shape of the input
+_OWN, _ML = "com.microsoft", "ai.onnx.ml"
 _STRAY = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")  # also written without a domain
 
 
@@ -46,6 +47,8 @@ def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _stand_ins(node: NodeProto) -> list[NodeProto]:
+    if node.domain == _ML and node.op_type in _ML_FLOATS and node.input and node.output:
+        return [helper.make_node("Cast", [node.input[0]], [node.output[0]], to=TensorProto.FLOAT)]
     if not node.input or not node.output or not (node.domain == _OWN or (not node.domain and node.op_type in _STRAY)):
         return []
     if node.op_type in _LIKE_FIRST:

@@ -1,8 +1,8 @@
 """HCCS as Python operators of onnxruntime-extensions: slow, for prototypes and cross-checks.
 
 The extension takes no list attributes and copies outputs through Python lists, so a call costs tens of milliseconds and
-a model has to be prepared: each ``hccs::HCCS`` node gets its attributes as one JSON string, and the function body is
-dropped. For speed use the function body or the native library.
+a model has to be prepared: each ``hccs::HCCS`` node gets its attributes as one JSON string and a domain of its own, and
+the function body is dropped. For speed use the function body or the native library.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from onnx import helper
 
 from hccs_onnx.errors import HccsError
 from hccs_onnx.operator.evaluate import evaluate
-from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, is_hccs, params_from
+from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION, is_hccs, params_from
 from hccs_onnx.reference import Array
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_DOMAIN = "hccs_python"  # the library has all operators ever defined, so that they must not hide the function's name
 _ATTRIBUTE = "attributes"
 _NAME = "name"  # of the node, for messages
 
@@ -78,7 +79,9 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     >>> with_json_attributes(model).graph.node[0].attribute[0].s
     b'{"B": [300], "Dmax": [9], "S": [1], "name": ""}'
     """
+    model.opset_import.append(helper.make_opsetid(_DOMAIN, VERSION))
     for node in filter(is_hccs, list(_nodes(model.graph))):
+        node.domain = _DOMAIN
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]
@@ -127,7 +130,7 @@ def register() -> str:
     for x, y in ((types.dt_float, types.dt_float), (types.dt_int8, types.dt_uint8), (types.dt_int8, types.dt_int16)):
 
         @extensions.onnx_op(  # type: ignore[untyped-decorator, unused-ignore]
-            op_type=f"{DOMAIN}::{OP_TYPE}", inputs=[x, y], outputs=[y], attrs={_ATTRIBUTE: types.dt_string}
+            op_type=f"{_DOMAIN}::{OP_TYPE}", inputs=[x, y], outputs=[y], attrs={_ATTRIBUTE: types.dt_string}
         )
         def hccs(x: Array, y_zero_point: Array, attributes: str) -> Array:
             given = json.loads(attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,28 @@ def test_calibrate_writes_its_file_beside_the_model(model: Path, data: Path, cap
     assert header.split("  ")[0] == "Softmax"
     assert [line.split()[0] for line in lines] == [softmax.node for softmax in Calibration.load(target).softmaxes]
     assert all(line.split()[1:3] == ["4", "16"] for line in lines)
+
+
+def test_calibrate_prints_mean_and_worst_row_mass_deficit_for_integers(
+    model: Path, data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """div loses row mass, a different share in each head."""
+    options = ["--to", "uint8", "--reciprocal", "div"]
+    assert main(["calibrate", str(model), "--data", str(data), *options]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    names = [name for name in re.split(r"  +", header) if name]
+    assert names[-3:] == ["median Dmax", "mean row-mass deficit", "worst row-mass deficit"]
+    calibration = Calibration.load(model.with_name("digits.hccs.json"))
+    for line, softmax in zip(lines, calibration.softmaxes, strict=True):
+        deficits = [fit.deficit for fit in softmax.heads]
+        mean, worst = np.mean(deficits), max(deficits, key=abs)
+        assert mean != worst
+        assert [float(text) for text in line.split()[-2:]] == pytest.approx([mean, worst], rel=0.05)
+
+
+def test_calibrate_prints_no_deficit_for_float_output(model: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["calibrate", str(model), "--data", str(data)]) == 0
+    assert "deficit" not in capsys.readouterr().out
 
 
 def test_calibrate_writes_where_it_is_told(model: Path, data: Path, tmp_path: Path) -> None:

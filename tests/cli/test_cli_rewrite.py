@@ -36,6 +36,17 @@ def save(text: str, path: Path) -> Path:
     return path
 
 
+QUANTISED = """<ir_version: 8, opset_import: ["": 17]>
+g (float[b,2,n,4] q, float[b,2,4,n] k, float[b,2,n,4] v) => (float[b,2,n,4] y) <float s = {0.05}, uint8 z = {120}>
+{
+  raw = MatMul (q, k)
+  codes = QuantizeLinear (raw, s, z)
+  l = DequantizeLinear (codes, s, z)
+  p = Softmax <axis = -1> (l)
+  y = MatMul (p, v)
+}"""
+
+
 @pytest.fixture
 def model(tmp_path: Path, digits_model: Path) -> Path:
     return Path(shutil.copy(digits_model, tmp_path / "digits.onnx"))
@@ -135,3 +146,31 @@ def test_rewrite_leaves_the_model_as_it_was(model: Path, data: Path) -> None:
     before = model.read_bytes()
     assert main(["rewrite", str(model), "--data", str(data)]) == 0
     assert model.read_bytes() == before
+
+
+def test_rewrite_gives_integers_without_data_when_the_model_has_quantised_its_logits(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = save(QUANTISED, tmp_path / "m.onnx")
+    assert main(["rewrite", str(path), "--to", "int16", "--reciprocal", "norm"]) == 0
+    assert "3.3 nats a head, the model's own quantisers of the logits" in capsys.readouterr().err
+    assert (tmp_path / "m.hccs.onnx").read_bytes() == rewrite(path, tmp_path / "p.onnx", to="int16").output.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--to", "uint8"], "integers without data need logits that the model has quantised"),
+        (["--to", "uint8", "--logit-scale", "power-of-two"], "--logit-scale: needs data (power-of-two). Add --data"),
+        (["--logit-zero-point", "zero"], "--logit-zero-point: needs data (zero). Add --data DATA."),
+        (["--reciprocal", "div"], "reciprocal: means nothing for float output"),
+    ],
+)
+def test_rewrite_refuses_without_data_what_needs_them(
+    model: Path, options: list[str], error: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["rewrite", str(model), *options]) == 1
+    err = capsys.readouterr().err
+    assert error in err
+    assert len(err.splitlines()) == 1
+    assert not model.with_name("digits.hccs.onnx").exists()

@@ -1,15 +1,16 @@
-"""Small models with random weights, written by torch's two ONNX exporters: attention as users' files have it.
+"""Small models with random weights, as exporters of torch, Keras and scikit-learn write them, and so users' files.
 
     python tests/exporters/export_models.py FOLDER [--only REGEX]
 
 writes `NAME.onnx` and `NAME.npz` (inputs by name, torch's outputs as `out_0`, `out_1`, ...) for all of `EXPORTS`.
-Needs torch and onnxscript, and transformers for its models.
+Needs torch and onnxscript; transformers, keras and skl2onnx for their models.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import time
 import warnings
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+os.environ["KERAS_BACKEND"] = "torch"  # read when keras is imported
 SEED = 7
 VOCABULARY, WIDTH, LAYERS, HEADS = 100, 32, 2, 4
 BATCH, LENGTH, MEMORY = 2, 7, 9
@@ -58,8 +60,9 @@ class Export:
     ----------
     family : str
         Model.
-    exporter : {'torchscript', 'dynamo', 'fused'}
-        ``fused``: dynamo at an opset that has ONNX Attention, which it makes of every torch SDPA.
+    exporter : {'torchscript', 'dynamo', 'fused', 'keras', 'skl2onnx'}
+        ``fused``: dynamo at an opset that has ONNX Attention, which it makes of every torch SDPA. ``keras``: Keras's
+        own ``export``, on torch. ``skl2onnx``: scikit-learn's converter.
     attention : str
         What computes attention in torch: ``eager`` (matmul, softmax, matmul) or ``sdpa``, or a form of the model's own.
     build : callable
@@ -537,6 +540,93 @@ def causal(attention: str) -> Case:
     return Case(CausalAttention().eval(), inputs, axes(inputs, {"x": "sequence"}))
 
 
+class KerasCall(nn.Module):
+    """A Keras model that takes its inputs one by one."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        result: Tensor = self.model(list(inputs) if len(inputs) > 1 else inputs[0])
+        return result
+
+
+def keras_encoder(attention: str) -> Case:
+    """Two layers of Keras's MultiHeadAttention; LayerNormalization is what Keras 3.15 cannot export on torch 2.13."""
+    import keras
+
+    if keras.config.backend() != "torch":
+        raise RuntimeError("keras runs on another backend than torch")
+    given = tokens()
+    ids = keras.Input((LENGTH,), dtype="int64", name="input_ids")
+    keep = keras.Input((LENGTH,), dtype="int64", name="attention_mask")
+    x = keras.layers.Embedding(VOCABULARY, WIDTH, mask_zero=attention == "zeros")(ids)
+    x = keras.layers.Rescaling(WIDTH**0.5)(x)  # there is nothing that normalises
+    mask = keras.ops.expand_dims(keep, 1) if attention == "masked" else None
+    for _ in range(LAYERS):
+        layer = keras.layers.MultiHeadAttention(num_heads=HEADS, key_dim=WIDTH // HEADS)
+        x = x + layer(x, x, attention_mask=mask, use_causal_mask=attention == "causal")  # the mask of zeros ends here
+        x = x + keras.layers.Dense(WIDTH)(keras.layers.Dense(2 * WIDTH, activation="gelu")(x))
+    inputs = {"input_ids": given["input_ids"] * given["attention_mask"]}  # 0 where padded
+    if attention == "masked":
+        inputs["attention_mask"] = given["attention_mask"]
+    model = keras.Model([ids, keep] if attention == "masked" else ids, x)
+    return Case(KerasCall(model).eval(), inputs, axes(inputs, {}))
+
+
+class SklearnCall(nn.Module):
+    """A scikit-learn transformer."""
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__()
+        self.pipeline = pipeline
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.pipeline.transform(x.numpy()))
+
+
+def sklearn_attention(attention: str) -> Case:
+    """Self-attention of the rows of a table, after a StandardScaler."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.algebra.onnx_ops import OnnxArrayFeatureExtractor, OnnxMatMul, OnnxMul, OnnxSoftmax, OnnxTranspose
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    factor = np.array([WIDTH**-0.5], np.float32)
+
+    class SelfAttention(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any = None) -> SelfAttention:
+            weights = np.random.default_rng(SEED).normal(0, WIDTH**-0.5, (WIDTH, 3 * WIDTH))
+            self.weights_ = weights.astype(np.float32)
+            return self
+
+        def transform(self, x: Any) -> Any:
+            q, k, v = np.split(x.astype(np.float32) @ self.weights_, 3, axis=1)
+            p = np.exp(q @ k.T * factor)
+            return p / p.sum(axis=1, keepdims=True) @ v
+
+    def shape(operator: Any) -> None:
+        operator.outputs[0].type = FloatTensorType([None, WIDTH])
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        opset = container.target_opset
+        stacked = OnnxMatMul(operator.inputs[0], operator.raw_operator.weights_, op_version=opset)
+        parts = np.split(np.arange(3 * WIDTH), 3)
+        q, k, v = (OnnxArrayFeatureExtractor(stacked, columns, op_version=opset) for columns in parts)
+        raw = OnnxMatMul(q, OnnxTranspose(k, perm=[1, 0], op_version=opset), op_version=opset)
+        p = OnnxSoftmax(OnnxMul(raw, factor, op_version=opset), axis=1, op_version=opset)
+        y = OnnxMatMul(p, v, op_version=opset, output_names=[operator.outputs[0].full_name])
+        y.add_to(scope, container)
+
+    update_registered_converter(SelfAttention, "SelfAttention", shape, convert, overwrite=True)
+    x = torch.randn(4 * LENGTH, WIDTH)
+    pipeline = make_pipeline(StandardScaler(), SelfAttention()).fit(x.numpy())
+    return Case(SklearnCall(pipeline).eval(), {"x": x}, {"x": {0: "rows"}})
+
+
 # Exports that need not be made for every model, since they would only repeat what others show, or that fail:
 # - nn.MultiheadAttention by TorchScript under no_grad: aten::_native_multi_head_attention has no ONNX form.
 SCRIPTED = ("eager-torchscript", "sdpa-torchscript")
@@ -588,6 +678,10 @@ TABLE: tuple[tuple[str, Callable[[str], Case], tuple[str, ...], int, tuple[int, 
     ),
     ("einsum", einsum, EAGER, 1, (4,), 1),
     ("causal", causal, ("sdpa-dynamo", "sdpa-fused"), 1, (4,), 1),
+    ("sklearn", sklearn_attention, ("algebra-skl2onnx",), 1, (1,), 0),
+    ("keras", keras_encoder, ("plain-keras",), 2, (4,), 0),
+    ("keras", keras_encoder, ("zeros-keras",), 2, (4,), 1),
+    ("keras", keras_encoder, ("masked-keras", "causal-keras"), 2, (4,), 2),
 )
 
 
@@ -645,6 +739,17 @@ def _spread(model: nn.Module) -> None:
 
 def _write(item: Export, case: Case, path: Path) -> None:
     args, names = tuple(case.inputs.values()), list(case.inputs)
+    if item.exporter == "skl2onnx":
+        from skl2onnx import to_onnx
+        from skl2onnx.common.data_types import FloatTensorType
+
+        given = [(name, FloatTensorType([None, *value.shape[1:]])) for name, value in case.inputs.items()]
+        made = to_onnx(case.model.pipeline, initial_types=given, target_opset=TORCHSCRIPT_OPSET)
+        path.write_bytes(made.SerializeToString())
+        return
+    if item.exporter == "keras":
+        case.model.model.export(path, format="onnx", opset_version=TORCHSCRIPT_OPSET, verbose=False)
+        return
     if item.exporter == "torchscript":
         dynamic = {name: dict(value) for name, value in case.axes.items()}
         torch.onnx.export(

@@ -1,6 +1,6 @@
-"""Models as torch's exporters write them: every attention found, rewritten, and its masks exact.
+"""Models as exporters of torch, Keras and scikit-learn write them: attention found and rewritten, masks exact.
 
-Needs torch, onnxscript and transformers: `pip install torch onnxscript transformers`, then
+Needs torch, onnxscript and transformers, keras and skl2onnx for their models: `pip install -e ".[exporters]"`, then
 `pytest -m slow tests/exporters`. Exporting takes most of the time; `HCCS_EXPORTED=FOLDER` takes what
 `export_models.py FOLDER` has written, and writes what is missing.
 """
@@ -37,12 +37,7 @@ pytestmark = pytest.mark.slow
 
 LOGITS_MODE = 2  # of qk_matmul_output_mode: with mask and cap, just before the Softmax
 
-NOT_FOUND = {
-    r"bloom-.*-torchscript": "'probabilities go to Reshape ...': the mask's shape is computed, so nothing tells that "
-    "it does not widen the logits before their Reshape from (batch, heads, q, k) to (batch*heads, q, -1)",
-}
 NO_HEADS = {
-    **NOT_FOUND,
     r"(modernbert|llama|qwen2|gemma2)-.*-torchscript": "heads are None: behind a rotary embedding (Add of two Mul), so "
     "that only the values or the output projection tell",
     r"sam_vision-eager-.*": "heads are None: q, k and v are a Gather of one Reshape to (3, batch*heads, n, d)",
@@ -140,6 +135,8 @@ def exported(
 ) -> Exported:
     """The exported model of the test's parameter."""
     item: Export = request.param
+    if item.exporter in ("keras", "skl2onnx"):
+        pytest.importorskip(item.exporter)
     if item.name not in made:
         made[item.name] = Exported(item, tmp_path_factory.mktemp(item.name))
     return made[item.name]
@@ -155,7 +152,7 @@ def test_exported_model_computes_what_torch_does(exported: Exported, run: Run) -
         np.testing.assert_allclose(output, exported.samples[f"out_{index}"], rtol=1e-3, atol=1e-4)
 
 
-@every(NOT_FOUND)
+@every({})
 def test_inspect_finds_every_attention_and_nothing_else(exported: Exported) -> None:
     item, found = exported.item, exported.found
     assert [entry.reason for entry in found if entry.reason] == [] or item.others
@@ -168,7 +165,7 @@ def test_inspect_knows_how_many_heads_there_are(exported: Exported) -> None:
     assert {entry.heads for entry in exported.found if entry.reason is None} == set(exported.item.heads)
 
 
-@every(NOT_FOUND)
+@every({})
 def test_rewrite_replaces_every_attention(exported: Exported) -> None:
     before, after = (op_types(read_model(path)) for path in (exported.path, exported.rewritten))
     assert after.count("HCCS") == exported.item.attentions
@@ -177,7 +174,7 @@ def test_rewrite_replaces_every_attention(exported: Exported) -> None:
     assert before.count("Softmax") + before.count("Attention") == after.count("HCCS") + after.count("Softmax")
 
 
-@every({**NOT_FOUND, **CANNOT_RUN})
+@every(CANNOT_RUN)
 def test_masked_positions_get_no_probability_and_the_others_some(exported: Exported, run: Run) -> None:
     original, (_, replaced) = exported.original(run), exported.replaced(run)
     masked = 0
@@ -188,7 +185,7 @@ def test_masked_positions_get_no_probability_and_the_others_some(exported: Expor
     assert masked == exported.item.masked
 
 
-@every({**NOT_FOUND, **CANNOT_RUN})
+@every(CANNOT_RUN)
 def test_probabilities_of_the_first_attention_equal_the_reference(exported: Exported, run: Run) -> None:
     logits = exported.original(run)[0][0]
     found, replaced = exported.replaced(run)
@@ -204,7 +201,7 @@ def test_probabilities_of_the_first_attention_equal_the_reference(exported: Expo
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=2 * head.S / head.B)
 
 
-@every({**NOT_FOUND, **{name: CANNOT_RUN[name] for name in CANNOT_RUN if name.startswith("llama")}})
+@every({name: CANNOT_RUN[name] for name in CANNOT_RUN if name.startswith("llama")})
 def test_outputs_of_the_rewritten_model_stay_close(exported: Exported) -> None:
     result = verify(exported.path, exported.rewritten, [exported.feed])
     assert len(result.heads) >= exported.item.attentions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from conftest import Run
 from graph.models import build, op_types
 
 from hccs_onnx import calibrate, inspect, rewrite, verify
+from hccs_onnx.backends import BACKENDS, Backend
 from hccs_onnx.errors import CalibrationError, ModelError
 from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.scopes import describe, make_names_unique, scopes
 from hccs_onnx.operator.schema import is_hccs, read_attributes
-from hccs_onnx.params import DATA_FREE
+from hccs_onnx.params import DATA_FREE, OutputType
 from hccs_onnx.reference import hccs
 
 F32 = np.float32
@@ -135,7 +137,54 @@ def test_attention_in_a_body_is_calibrated_and_verified(
     with caplog.at_level(logging.WARNING):
         result = verify(tmp_path / "m.onnx", report.output, feeds)
     assert result.outputs[0].mean_cosine > 0.9
-    assert "are not compared, only outputs" in caplog.text
+    assert [head.head for head in result.heads] == [0, 1] * COUNT[case]
+    assert all(0 < head.kl < 0.3 for head in result.heads)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("to", ["float", "uint8"])
+def test_heads_in_a_body_are_compared_as_those_of_the_main_graph(
+    tmp_path: Path, to: OutputType, backend: Backend, request: pytest.FixtureRequest
+) -> None:
+    if backend == "native":
+        request.getfixturevalue("native_library")
+    then = IF.split("then_branch = t () => (float[b,2,n,4] z) { ")[1].split(" }, else", maxsplit=1)[0]
+    onnx.save(model("If"), tmp_path / "if.onnx")
+    onnx.save(build(f"g ({INPUTS}) => (float[b,2,n,4] z) {{ {then} }}", WEIGHTS), tmp_path / "flat.onnx")
+    feeds = [feed("If", seed) for seed in range(3)]
+    without = [{name: value for name, value in each.items() if name != "flag"} for each in feeds]
+    heads = []
+    for name, data in (("if", feeds), ("flat", without)):
+        path = tmp_path / f"{name}.onnx"
+        report = rewrite(path, calibration=calibrate(path, data, to=to))
+        heads.append(verify(path, report.output, data, backend=backend).heads)
+    assert [(head.kl, head.deficit) for head in heads[0]] == [(head.kl, head.deficit) for head in heads[1]]
+
+
+def test_heads_in_a_body_that_never_ran_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    onnx.save(model("If"), tmp_path / "m.onnx")
+    report = rewrite(tmp_path / "m.onnx")
+    with caplog.at_level(logging.WARNING):
+        result = verify(tmp_path / "m.onnx", report.output, [feed("If", flag=False)])
+    assert {head.node for head in result.heads} == {report.rewritten[1].node}
+    (record,) = caplog.records
+    assert record.getMessage().endswith("in then_branch of If 'If_y' never ran on the data: not compared")
+
+
+def test_attention_before_and_in_a_body_of_a_body_is_calibrated_and_verified(tmp_path: Path) -> None:
+    before = core("r", q="state").replace("kt", "kt0")
+    for name in ("raw", "scaled", "number", "mask", "l", "p"):
+        before = re.sub(rf"\b{name}\b", f"{name}0", before)
+    text = DEEP.replace("w = If", f"{before} w = If").replace(core("z", q="state"), core("z", q="r"))
+    onnx.save(build(text, {**WEIGHTS, "yes": np.array(True)}), tmp_path / "m.onnx")
+    feeds = [feed("If in Loop", seed) for seed in range(3)]
+    calibration = calibrate(tmp_path / "m.onnx", feeds)
+    assert len(calibration.softmaxes) == 2
+    report = rewrite(tmp_path / "m.onnx", calibration=calibration)
+    result = verify(tmp_path / "m.onnx", report.output, feeds)
+    assert len(result.heads) == 4
+    assert all(0 < head.kl < 0.3 for head in result.heads)
 
 
 def test_rewritten_body_is_left_as_it_is(tmp_path: Path) -> None:

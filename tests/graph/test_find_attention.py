@@ -12,6 +12,7 @@ from graph.models import LOWEST, Attention, build, copied, name_of, nodes, op_ty
 from onnx import TensorProto, helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from hccs_onnx import rewrite
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.scopes import describe
@@ -458,12 +459,6 @@ def test_weights_are_constant_when_they_are_sparse() -> None:
     assert "with constant weights" in one_line(found.reason)
 
 
-def test_nothing_is_found_when_there_is_only_log_softmax() -> None:
-    text = """g (float[b,n,8] x) => (y) { xt = Transpose <perm = [0, 2, 1]> (x) l = MatMul (x, xt)
-        p = LogSoftmax <axis = -1> (l) y = MatMul (p, x) }"""
-    assert find_attention(build(text)) == []
-
-
 # axis
 
 
@@ -755,3 +750,25 @@ def test_external_data_is_read_where_it_tells_about_attention(tmp_path: Path) ->
         external = onnx.load(path, load_external_data=False)
         assert all(tensor.data_location == TensorProto.EXTERNAL for tensor in external.graph.initializer)
         assert find_attention(external, tmp_path) == find_attention(model)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_log_softmax_is_listed_and_left_alone(tmp_path: Path, attention: bool) -> None:
+    softmax = "p = Softmax <axis = -1> (l)" if attention else "p = Identity (l)"
+    text = "float[b,n,4] q, float[b,4,n] k, float[b,n,4] v) => (float[b,n,4] y, float[b,n,4] z)"
+    model = build(f"g ({text} {{ l = MatMul (q, k) {softmax} y = MatMul (p, v) z = LogSoftmax <axis = -1> (y) }}")
+    *others, found = find_attention(model)
+    assert [item.reason for item in others] == [None] * attention
+    assert (found.node, found.attention_like) == ("LogSoftmax_z", False)
+    assert found.reason == "is LogSoftmax, which makes logarithms of probabilities; HCCS makes probabilities"
+    onnx.save(model, tmp_path / "m.onnx")
+    if attention:
+        assert len(rewrite(tmp_path / "m.onnx", strict=True).rewritten) == 1
+    else:
+        with pytest.raises(ModelError, match=r"holds no attention \(1 Softmax left alone, the first because is LogSof"):
+            rewrite(tmp_path / "m.onnx")
+
+
+def test_log_softmax_of_another_domain_is_nothing_known() -> None:
+    model = build("g (float[n] x) => (float[n] y) { y = other.LogSoftmax (x) }", domains=', "other": 1')
+    assert find_attention(model) == []

@@ -34,6 +34,14 @@ CONSTANTS: dict[str, Any] = {
     "two": np.array([0, -2000], F32),
     "axes": np.array([1, 2]),
     "half": F32(0.5),
+    "part": F32(1 / 255),
+    "whole": F32(1),
+    "forty": F32(40),
+    "coarse": F32(3),
+    "limit": F32(-LOWEST / 127),
+    "none": np.uint8(0),
+    "all": np.uint8(255),
+    "middle": np.int8(0),
 }
 
 
@@ -121,6 +129,44 @@ def test_levels_of_a_product_are_those_of_whole_numbers(lines: str, expected: Ma
 )
 def test_levels_of_a_computed_mask_follow_the_graph(lines: str, expected: MaskLevels) -> None:
     assert levels(lines) == expected
+
+
+def pair(before: str, behind: str, scale: str, zero_point: str) -> str:
+    quantize = f"{behind}_c = QuantizeLinear ({before}, {scale}, {zero_point})"
+    return f"{quantize} {behind} = DequantizeLinear ({behind}_c, {scale}, {zero_point})"
+
+
+HIDDEN = "f = Cast <to = 1> (ids) h = Sub (one, f)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "magnitude"),
+    [
+        (f"{HIDDEN} w = Mul (h, big) {pair('w', 'm', 'forty', 'all')}", 1e4 - 20),
+        (f"{HIDDEN} w = Mul (h, lowest) {pair('w', 'm', 'forty', 'all')}", 255 * 40.0),  # no code is lower
+        (f"{HIDDEN} w = Mul (h, lowest) {pair('w', 'm', 'forty', 'middle')}", 128 * 40.0),
+        (f"{HIDDEN} w = Mul (h, lowest) {pair('w', 'm', 'forty', 'none')}", None),  # nothing is left of it
+        (f"{HIDDEN} w = Mul (h, hundred) {pair('w', 'm', 'whole', 'all')}", 99.5),
+        (f"{HIDDEN} {pair('h', 'r', 'part', 'none')} m = Mul (r, big)", 1e4 * (1 - 1 / 510)),
+        (f"{HIDDEN} {pair('h', 'r', 'coarse', 'none')} m = Mul (r, big)", 3e4),  # 1 is rounded to 0, 2 to 3
+        (f"{HIDDEN} {pair('h', 'r', 'part', 'none')} {pair('big', 'g', 'forty', 'all')} m = Mul (r, g)",
+         1e4 * (1 - 1 / 510)),
+        (f"{HIDDEN} {pair('h', 'r', 'part', 'none')} {pair('lowest', 'g', 'limit', 'middle')} m = Mul (r, g)", None),
+        (f"{pair('soft', 'r', 'part', 'none')} m = Mul (r, big)", None),
+        (pair("soft", "m", "forty", "all"), None),
+    ],
+    ids=[
+        "rounded", "saturated", "int8", "lost", "-100", "quantised ones and zeros", "coarse ones and zeros",
+        "both quantised", "beyond float32", "soft mask", "anything",
+    ],
+)  # fmt: skip
+def test_levels_behind_a_quantiser_are_what_it_makes_of_them(lines: str, magnitude: float | None) -> None:
+    found = levels(lines)
+    assert found == UNKNOWN if magnitude is None else (found.masks and found.magnitude == pytest.approx(magnitude))
+
+
+def test_levels_of_a_mask_that_masks_nothing_stay_so_behind_a_quantiser() -> None:
+    assert levels(f"w = Where (keep, zero, zero) {pair('w', 'm', 'forty', 'all')}") == NOTHING
 
 
 def test_levels_are_unknown_when_the_graph_is_too_deep() -> None:

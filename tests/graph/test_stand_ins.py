@@ -28,6 +28,8 @@ NODES = {
     "FastGelu": "t = com.microsoft.FastGelu (x)",
     "QuickGelu": "t = com.microsoft.QuickGelu (x)",
     "SkipLayerNormalization": "t, a, b, u = com.microsoft.SkipLayerNormalization (x, x, w, w)",
+    "Scaler": "t = ai.onnx.ml.Scaler <scale = [2.0], offset = [1.0]> (ids)",
+    "Normalizer": 't = ai.onnx.ml.Normalizer <norm = "L1"> (ids)',
     "EmbedLayerNormalization": "t, u = com.microsoft.EmbedLayerNormalization (ids, , words, places, , w, w, ids)",
 }
 
@@ -39,7 +41,7 @@ def shape_of(kind: onnx.TypeProto) -> list[int]:
 @pytest.mark.parametrize("name", NODES)
 def test_inferred_shape_and_type_are_those_of_the_result(name: str, run: Run) -> None:
     outputs = ["t", "u"] if ", u" in NODES[name] else ["t"]
-    model = build(f"g ({HEAD}) => () {{ {NODES[name]} }}", WEIGHTS, domains=', "com.microsoft": 1')
+    model = build(f"g ({HEAD}) => () {{ {NODES[name]} }}", WEIGHTS, domains=', "com.microsoft": 1, "ai.onnx.ml": 1')
     types = tensor_types(model, Path())
     model.graph.output.extend(onnx.ValueInfoProto(name=output) for output in outputs)
     ids = np.ones((2, 5), np.int32)

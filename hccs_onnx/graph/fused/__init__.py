@@ -15,6 +15,7 @@ from onnx import NodeProto
 
 from hccs_onnx.graph.fused import attention, grouped_query, multi_head, qlinear, standard
 from hccs_onnx.graph.fused.parts import Surroundings, surroundings_of
+from hccs_onnx.graph.fused.rounds import expand_in_rounds
 from hccs_onnx.graph.fused.sharing import share
 from hccs_onnx.graph.names import is_default_domain, nested_graphs
 
@@ -86,10 +87,12 @@ def expand_fused(model: onnx.ModelProto, folder: Path, keep: Collection[str] = (
     >>> expand_fused(model, Path("models"))  # doctest: +SKIP
     {'y/Softmax': 'y'}
     """
-    found: dict[str, str] = {}
-    while new := _expand_once(model, folder, keep):  # again: behind what was taken apart, more shapes are known
-        found |= new
-    return found
+    return expand_in_rounds(
+        model,
+        folder,
+        lambda graph: _candidates(graph, keep),
+        lambda graph, around: _expand_graph(graph, around, _candidates(graph, keep)),
+    )
 
 
 def why_whole(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
@@ -112,17 +115,6 @@ def is_fused(node: NodeProto) -> bool:
     """Whether a node is of an operator with a Softmax inside."""
     key = _key(node)
     return key in FAMILIES or key in LEFT_WHOLE
-
-
-def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
-    graphs = [graph for graph in nested_graphs(model.graph) if _candidates(graph, keep)]
-    if not graphs:
-        return {}
-    around = surroundings_of(model, folder)
-    found: dict[str, str] = {}
-    for graph in reversed(graphs):  # those inside others first: nodes are copied
-        found |= _expand_graph(graph, around, _candidates(graph, keep))
-    return found
 
 
 def _candidates(graph: onnx.GraphProto, keep: Collection[str]) -> set[str]:

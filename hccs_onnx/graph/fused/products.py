@@ -9,8 +9,9 @@ import onnx
 from onnx import NodeProto
 
 from hccs_onnx.graph.fused.neighbours import explore, makers_of, readers_of
-from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, float_problem, surroundings_of
-from hccs_onnx.graph.names import is_default_domain, nested_graphs
+from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, float_problem
+from hccs_onnx.graph.fused.rounds import expand_in_rounds
+from hccs_onnx.graph.names import is_default_domain
 
 _PASSED = ("Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Reshape", "Tanh", "Where")
 
@@ -37,21 +38,12 @@ def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] 
     >>> expand_products(model, Path("models"))  # doctest: +SKIP
     {'probabilities': 'probabilities'}
     """
-    found: dict[str, str] = {}
-    while new := _expand_once(model, folder, keep):  # again: behind what was taken apart, more shapes are known
-        found |= new
-    return found
-
-
-def _expand_once(model: onnx.ModelProto, folder: Path, keep: Collection[str]) -> dict[str, str]:
-    graphs = [graph for graph in nested_graphs(model.graph) if any(_is_fused(node) for node in graph.node)]
-    if not graphs:
-        return {}
-    around = surroundings_of(model, folder)
-    found: dict[str, str] = {}
-    for graph in reversed(graphs):  # those inside others first: nodes are copied
-        found |= _expand_graph(graph, around, keep)
-    return found
+    return expand_in_rounds(
+        model,
+        folder,
+        lambda graph: any(_is_fused(node) for node in graph.node),
+        lambda graph, around: _expand_graph(graph, around, keep),
+    )
 
 
 def _expand_graph(graph: onnx.GraphProto, around: Surroundings, keep: Collection[str]) -> dict[str, str]:
