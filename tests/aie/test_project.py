@@ -144,6 +144,7 @@ def test_manifest_is_valid_and_lists_every_file(digits: Digits, tmp_path: Path) 
     content = json.loads((folder / "manifest.json").read_text())
     assert content["nodes"][0]["shape"] == [1, 4, 16, 16]
     assert [len(node["heads"]) for node in content["nodes"]] == [4, 4]
+    assert [node["estimate"]["kind"] for node in content["nodes"]] == ["modelled", "modelled"]
     content["nodes"][0]["heads"][0]["B"] = 0
     (folder / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(CodegenError, match="Write the project again"):
