@@ -96,6 +96,7 @@ def test_simulate_says_which_signal_stopped_a_kernel(
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_simulate_says_where_a_kernel_does_not_compile(
     digits: Rewrite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +156,23 @@ def test_project_of_minilm_computes_what_the_reference_does(
     report = write_project(model, tmp_path / "aie", target, shapes=dict.fromkeys(sentences, (1, 128)))
     assert [project.node.params.masked for project in report.nodes] == [True] * 6
     assert main(["simulate", str(tmp_path / "aie")]) == 0
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_layer_of_minilm_with_int16_computes_what_the_reference_does(
+    minilm_l6: Path, sentences: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [{name: value[row : row + 1] for name, value in sentences.items()} for row in range(8)]
+    calibration = workflow.calibrate(minilm_l6, data, to="int16")
+    model = workflow.rewrite(minilm_l6, tmp_path / "l6.onnx", calibration=calibration).output
+    names = [node.name for node in onnx.load(model).graph.node if node.op_type == "HCCS"]
+    shapes = dict.fromkeys(sentences, (1, 128))
+    report = write_project(model, tmp_path / "aie", "vek280", shapes=shapes, nodes=[names[3]])
+    (project,) = report.nodes
+    assert (project.node.output, project.node.params.masked, project.plan.work.n) == ("int16", True, 128)
+    assert main(["simulate", str(tmp_path / "aie")]) == 0
+    assert capsys.readouterr().out.count(f" {128 * 128}  ") == 12  # codes of each head
 
 
 def test_simulate_says_that_there_is_no_compiler(
