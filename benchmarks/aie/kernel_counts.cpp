@@ -26,7 +26,8 @@ void phases(const char* name) {
   constexpr unsigned rows = S::band_rows();
   std::vector<int8> memory(rows * S::columns + 64);
   auto* codes = reinterpret_cast<int8*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
-  for (unsigned i = 0; i < rows * S::columns; ++i) codes[i] = int8(i * 37 % 128);
+  for (unsigned i = 0; i < rows * S::columns; ++i)
+    codes[i] = Masked && i % 2 != 0 ? int8(mask_code) : int8(i * 37 % 128);  // half of them hidden
   auto out = std::make_unique<Out[]>(rows * S::columns + 64);
   auto* y = reinterpret_cast<Out*>((reinterpret_cast<std::uintptr_t>(out.get()) + 63) / 64 * 64);
   const int32 offset = Wide ? 32767 : 32767 / int32(N);
