@@ -46,7 +46,7 @@ def random_heads(rng: np.random.Generator, kernel: Kernel, count: int) -> list[H
 
 
 def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
-    """Codes of one of six kinds: any, the two ends, flat rows, clusters, all masked, all but one masked."""
+    """Codes of one of seven kinds: any, the two ends, flat rows, clusters, all masked, all but one masked, a mixture."""
     shape = (kernel.heads, kernel.rows, kernel.n)
     centre = rng.integers(-128, 128, (*shape[:2], 1))
     if style == 0:
@@ -57,6 +57,9 @@ def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
         codes = np.broadcast_to(centre, shape)
     elif style == 3:
         codes = np.clip(centre + rng.integers(-40, 41, shape), -128, 127)
+    elif style == 6:  # what one row allows must not be taken for what its neighbours need
+        seen = rng.integers(0, kernel.n + 1, (*shape[:2], 1)) * rng.integers(0, 2, (*shape[:2], 1))
+        codes = np.where(np.arange(kernel.n) < np.maximum(seen, 1), rng.integers(-127, 128, shape), -128)
     else:
         codes = np.full(shape, -128)
         if style == 5:
@@ -69,7 +72,7 @@ def some_runs(kernel: Kernel, count: int, seed: int) -> list[Run]:
     heads = random_heads(rng, kernel, count * kernel.heads) + extreme_heads(kernel)
     heads += heads[: -len(heads) % kernel.heads]
     groups = [tuple(heads[at : at + kernel.heads]) for at in range(0, len(heads), kernel.heads)]
-    return [Run(kernel, random_codes(rng, kernel, at % 6), group, seed + at) for at, group in enumerate(groups)]
+    return [Run(kernel, random_codes(rng, kernel, at % 7), group, seed + at) for at, group in enumerate(groups)]
 
 
 def golden_runs(name: str) -> list[Run]:
@@ -118,6 +121,15 @@ def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     codes = random_codes(rng, kernel, 3)
     assert_exact(driver, [Run(kernel, codes, ((20000, 127, 60),), seed) for seed in range(20)])
+
+
+@pytest.mark.slow
+def test_masked_lanes_of_very_long_rows_are_counted(tmp_path: Path) -> None:
+    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8065, 8129)]  # 126 blocks of 64, and more
+    driver = Driver(tmp_path, 20, kernels, "-O1", "-DAIE_EMULATION_TRAP=1")
+    rng = np.random.default_rng(3)
+    assert_exact(driver, [Run(kernel, random_codes(rng, kernel, style), ((20000, 127, 60),))
+                          for kernel in kernels for style in (0, 1, 3, 4, 5, 6)])  # fmt: skip
 
 
 @pytest.mark.slow
