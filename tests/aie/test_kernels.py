@@ -46,7 +46,7 @@ def random_heads(rng: np.random.Generator, kernel: Kernel, count: int) -> list[H
 
 
 def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
-    """Codes of one of seven kinds: any, the two ends, flat rows, clusters, all masked, all but one masked, a mixture."""
+    """Codes of one of seven kinds: any, two ends, flat rows, clusters, all masked, all but one masked, mixed rows."""
     shape = (kernel.heads, kernel.rows, kernel.n)
     centre = rng.integers(-128, 128, (*shape[:2], 1))
     if style == 0:
@@ -125,7 +125,7 @@ def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_masked_lanes_of_very_long_rows_are_counted(tmp_path: Path) -> None:
-    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8065, 8129)]  # 126 blocks of 64, and more
+    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8320, 12001)]  # 126 blocks of 64, 130, ...
     driver = Driver(tmp_path, 20, kernels, "-O1", "-DAIE_EMULATION_TRAP=1")
     rng = np.random.default_rng(3)
     assert_exact(driver, [Run(kernel, random_codes(rng, kernel, style), ((20000, 127, 60),))
