@@ -46,6 +46,22 @@ def all_modes(target: Device) -> None:
                 )
 
 
+def masks(target: Device) -> None:
+    """Cycles of masked kernels against those of unmasked ones."""
+    lengths = (32, 64, 128, 512)
+    print(f"\n{target.generation}: cycles with a mask, as a multiple of those without\n")
+    print("| mode | n = " + " | ".join(map(str, lengths)) + " |\n| --- |" + " --- |" * len(lengths))
+    for output in OUTPUT_TYPES[1:]:
+        for reciprocal in RECIPROCALS:
+            wide = reciprocal == "norm"
+            plain, masked = (
+                [kernel_estimate(target, output, reciprocal, n, masked=mask, wide=wide).cycles for n in lengths]
+                for mask in (False, True)
+            )
+            cells = " | ".join(f"{more / less:.2f}" for more, less in zip(masked, plain, strict=True))
+            print(f"| {output} {reciprocal} | {cells} |")
+
+
 def scaling(target: Device) -> None:
     """G elements/s of many tiles, each with a stream in and one out."""
     print(f"\n{target.generation}, n = 128: G elements/s of tiles, kernel alone / one stream each way\n")
@@ -64,5 +80,6 @@ if __name__ == "__main__":
     against_published(device("vek280"))
     against_published(device("vek385"))
     all_modes(device("vek280"))
+    masks(device("vek280"))
     scaling(device("vek280"))
     scaling(device("vek385"))
