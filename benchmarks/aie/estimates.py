@@ -1,9 +1,12 @@
-"""Print the tables of docs/aie_kernels.md: `python benchmarks/aie/estimates.py`. All of it is modelled."""
+"""Print the tables of docs/aie_kernels.md and aie.md: `python benchmarks/aie/estimates.py`. All of it is modelled."""
 
 from __future__ import annotations
 
+from itertools import product
+
 from hccs_onnx.aie.devices import Device, device
 from hccs_onnx.aie.estimate import PUBLISHED, kernel_estimate, published_estimate
+from hccs_onnx.aie.plan_estimate import port_cycles
 from hccs_onnx.params import OUTPUT_TYPES, RECIPROCALS
 
 
@@ -62,6 +65,22 @@ def masks(target: Device) -> None:
             print(f"| {output} {reciprocal} | {cells} |")
 
 
+def shared_ports(target: Device) -> None:
+    """Throughput of all tiles, fed by ports that several share without loss, over that of a port of its own each."""
+    lengths = (32, 64, 128, 256)
+    print(f"\n{target.generation}: what tiles could gain if they shared ports\n")
+    print("| mode | n = " + " | ".join(map(str, lengths)) + " |\n| --- |" + " --- |" * len(lengths))
+    for output, reciprocal, masked in product(OUTPUT_TYPES[1:], RECIPROCALS, (False, True)):
+        cells = []
+        for n in lengths:
+            kernel = kernel_estimate(target, output, reciprocal, n, masked=masked, wide=reciprocal == "norm")
+            port = {bits: port_cycles(target, n, output, bits) for bits in (64, 128)}
+            own = max((target.ports(bits) or 0) / max(kernel.with_streams, port[bits]) for bits in port)
+            shared = min(target.tiles / kernel.with_streams, (target.ports(64) or 0) / port[64])
+            cells.append(f"{shared / own:.2f}")
+        print(f"| {output} {reciprocal}{' masked' if masked else ''} | " + " | ".join(cells) + " |")
+
+
 def scaling(target: Device) -> None:
     """G elements/s of many tiles, each with a stream in and one out."""
     print(f"\n{target.generation}, n = 128: G elements/s of tiles, kernel alone / one stream each way\n")
@@ -83,3 +102,5 @@ if __name__ == "__main__":
     masks(device("vek280"))
     scaling(device("vek280"))
     scaling(device("vek385"))
+    shared_ports(device("vek280"))
+    shared_ports(device("vck190"))

@@ -7,7 +7,9 @@ from typing import Any
 
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.estimate import KernelEstimate, node_kernel_estimate
+from hccs_onnx.aie.kernels import padded_columns
 from hccs_onnx.aie.plan import PL_FREQ_MHZ, Plan
+from hccs_onnx.aie.vectors import OUT_BYTES
 from hccs_onnx.params import HccsParams, OutputType
 
 
@@ -88,8 +90,18 @@ def plan_estimate(device: Device, plan: Plan, params: HccsParams, output: Output
     >>> len(plan.tiles), estimate.rows, estimate.bound, estimate.cycles, round(estimate.microseconds, 2)
     (4, 32, 'stream', 32.0, 0.82)
     """
-    work = plan.work
-    port_bytes = plan.port_bits / 8 * PL_FREQ_MHZ / device.clock_mhz  # a cycle of the array
-    port = work.columns * work.out_bytes / port_bytes  # outputs have at least the bytes of the codes
-    rows = plan.slots * plan.rows * plan.iterations
-    return PlanEstimate(node_kernel_estimate(device, output, params, work.n), port, rows, device.clock_mhz)
+    kernel = node_kernel_estimate(device, output, params, plan.work.n)
+    port = port_cycles(device, plan.work.n, output, plan.port_bits)
+    return PlanEstimate(kernel, port, plan.slots * plan.rows * plan.iterations, device.clock_mhz)
+
+
+def port_cycles(device: Device, n: int, output: OutputType, port_bits: int) -> float:
+    """Cycles of the array that a row of `n` takes at its output port, whose rows have at least the bytes of codes.
+
+    Examples
+    --------
+    >>> from hccs_onnx.aie.devices import device
+    >>> port_cycles(device("vek280"), 128, "uint8", 128), port_cycles(device("vek280"), 128, "int16", 64)
+    (32.0, 128.0)
+    """
+    return padded_columns(n) * OUT_BYTES[output] / (port_bits / 8 * PL_FREQ_MHZ / device.clock_mhz)
