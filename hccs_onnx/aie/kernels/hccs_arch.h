@@ -1,8 +1,6 @@
 // What differs between generations of the AI Engine, in one place: AIE (10), AIE-ML (20), XDNA 2 and AIE-MLv2 (21, 22).
 #pragma once
 
-#include <adf.h>
-
 #include <aie_api/aie.hpp>
 
 #if defined(__chess__)
