@@ -111,7 +111,7 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
       if constexpr (S::masked) {
         const aie::vector<int8, 64> flag = aie::min(codes, second_lowest);
         aie::store_v(flags + 64 * block, flag);
-        const bool begins = block % S::flag_blocks == 0 || !whole;
+        const bool begins = block % flag_blocks == 0 || !whole;
         if (block != 0 && begins) count_flags(true);
         lane_flags = begins ? flag : aie::add(lane_flags, flag);
       }
@@ -158,8 +158,9 @@ void finish_sums(const Head& head, int32 least, Band<S>& band) {
   aie::accum<accumulator, band_lanes> sum(aie::load_v<band_lanes>(band.sum));
   sum = aie::msc(sum, columns, offset);
   if constexpr (S::masked) {
-    const aie::accum<accumulator, band_lanes> flags(aie::load_v<band_lanes>(band.flag_sum));
-    const Lanes visible = aie::add(flags.template to_vector<int16>(0), S::flags_to_visible);
+    const aie::accum<accumulator, band_lanes> count(
+        aie::add(aie::load_v<band_lanes>(band.flag_sum), S::flags_to_visible));
+    const Lanes visible = count.template to_vector<int16>(0);
     sum = aie::mac(sum, visible, floor);
   } else {
     sum = aie::mac(sum, aie::broadcast<int16, band_lanes>(int16(S::n)), floor);

@@ -20,10 +20,11 @@ struct Shape {
   static constexpr bool half_block = columns % 64 != 0;
   static constexpr unsigned stride = 64 * blocks;  // of a row in scratch memory
 
-  // Blocks whose flags are added up before lanes are: an even number below 128. What then is missing from the sum of a
-  // row's flags to the number of visible lanes: 128 a lane of an odd block and of half a block. See group_sums.
-  static constexpr unsigned flag_blocks = 126;
-  static constexpr int16 flags_to_visible = int16(columns / 64 % 2 * 64 * 128 + (half_block ? 32 * 128 : 0));
+  // What is missing from the sum of a row's flags to the number of visible lanes, see group_sums: 128 for each lane of
+  // an odd number of blocks that were added up, and of half a block.
+  static constexpr unsigned whole_blocks = columns / 64;
+  static constexpr unsigned odd_sums = whole_blocks / flag_blocks * (flag_blocks % 2) + whole_blocks % flag_blocks % 2;
+  static constexpr int32 flags_to_visible = 128 * (64 * int32(odd_sums) + (half_block ? 32 : 0));
 
   // Fewer rows a band where they are long: their clipped codes have to fit in scratch memory.
   static constexpr unsigned band_rows() {
