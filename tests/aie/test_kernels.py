@@ -133,7 +133,7 @@ def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_masked_lanes_of_very_long_rows_are_counted(tmp_path: Path) -> None:
-    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8320, 12001)]  # 126 blocks of 64, 130, ...
+    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8320, 12001)]  # 126 blocks of 64, 130, 188
     driver = Driver(tmp_path, 20, kernels, "-O1", "-DAIE_EMULATION_TRAP=1")
     rng = np.random.default_rng(3)
     assert_exact(driver, [Run(kernel, random_codes(rng, kernel, style), ((20000, 127, 60),))
