@@ -85,8 +85,8 @@ void store_group_sums(const Product& product, int32* sums) {
 // S in column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
 //
 // What a mask hides is flagged by min(code, -127): -128 where hidden, -127 elsewhere. Flags are kept in band.flags and
-// added up lane by lane, modulo 256, before the matrix unit adds up lanes: after b < 128 blocks a lane that was hidden w
-// times holds b - w if b is even, b - w - 128 if it is odd.
+// added up lane by lane, modulo 256, before the matrix unit adds up lanes: after b < 128 blocks a lane that was hidden
+// w times holds b - w if b is even, b - w - 128 if it is odd.
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
   aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), flag_sum(aie::zeros<accumulator, 32>());
