@@ -26,7 +26,8 @@ void phases(const char* name) {
   constexpr unsigned rows = S::band_rows();
   std::vector<int8> memory(rows * S::columns + 64);
   auto* codes = reinterpret_cast<int8*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
-  for (unsigned i = 0; i < rows * S::columns; ++i) codes[i] = int8(i * 37 % 128);
+  for (unsigned i = 0; i < rows * S::columns; ++i)
+    codes[i] = Masked && i % 2 != 0 ? int8(mask_code) : int8(i * 37 % 128);  // half of them hidden
   auto out = std::make_unique<Out[]>(rows * S::columns + 64);
   auto* y = reinterpret_cast<Out*>((reinterpret_cast<std::uintptr_t>(out.get()) + 63) / 64 * 64);
   const int32 offset = Wide ? 32767 : 32767 / int32(N);
@@ -56,12 +57,14 @@ void phases(const char* name) {
   print_counts("normalise", rows, "}\n");
 }
 
-#define HCCS_LENGTHS(...)               \
-  phases<__VA_ARGS__, 32, WIDE>(NAME);  \
-  phases<__VA_ARGS__, 64, WIDE>(NAME);  \
-  phases<__VA_ARGS__, 128, WIDE>(NAME); \
-  phases<__VA_ARGS__, 256, WIDE>(NAME); \
-  phases<__VA_ARGS__, 512, WIDE>(NAME);
+template <class Out, hccs::Reciprocal R, bool Masked, bool Wide = false>
+void lengths(const char* name) {
+  phases<Out, R, Masked, 32, Wide>(name);
+  phases<Out, R, Masked, 64, Wide>(name);
+  phases<Out, R, Masked, 128, Wide>(name);
+  phases<Out, R, Masked, 256, Wide>(name);
+  phases<Out, R, Masked, 512, Wide>(name);
+}
 
 }  // namespace
 
@@ -87,62 +90,24 @@ void published(const char* name) {
 
 int main() {
   using hccs::Reciprocal;
-#define WIDE false
-#define NAME "uint8 div plain"
-  HCCS_LENGTHS(uint8, Reciprocal::div, false)
-#undef NAME
-#define NAME "uint8 div masked"
-  HCCS_LENGTHS(uint8, Reciprocal::div, true)
-#undef NAME
-#define NAME "uint8 clb plain"
-  HCCS_LENGTHS(uint8, Reciprocal::clb, false)
-#undef NAME
-#define NAME "uint8 clb masked"
-  HCCS_LENGTHS(uint8, Reciprocal::clb, true)
-#undef NAME
-#define NAME "uint8 norm plain"
-  HCCS_LENGTHS(uint8, Reciprocal::norm, false)
-#undef NAME
-#define NAME "uint8 norm masked"
-  HCCS_LENGTHS(uint8, Reciprocal::norm, true)
-#undef NAME
-#define NAME "int16 div plain"
-  HCCS_LENGTHS(int16, Reciprocal::div, false)
-#undef NAME
-#define NAME "int16 div masked"
-  HCCS_LENGTHS(int16, Reciprocal::div, true)
-#undef NAME
-#define NAME "int16 clb plain"
-  HCCS_LENGTHS(int16, Reciprocal::clb, false)
-#undef NAME
-#define NAME "int16 clb masked"
-  HCCS_LENGTHS(int16, Reciprocal::clb, true)
-#undef NAME
-#define NAME "int16 norm plain"
-  HCCS_LENGTHS(int16, Reciprocal::norm, false)
-#undef NAME
-#define NAME "int16 norm masked"
-  HCCS_LENGTHS(int16, Reciprocal::norm, true)
-#undef NAME
-#undef WIDE
-#define WIDE true
-#define NAME "uint8 div plain"
-  HCCS_LENGTHS(uint8, Reciprocal::div, false)
-#undef NAME
-#define NAME "uint8 div masked"
-  HCCS_LENGTHS(uint8, Reciprocal::div, true)
-#undef NAME
-#define NAME "uint8 norm plain"
-  HCCS_LENGTHS(uint8, Reciprocal::norm, false)
-#undef NAME
-#define NAME "uint8 norm masked"
-  HCCS_LENGTHS(uint8, Reciprocal::norm, true)
-#undef NAME
-#define NAME "int16 norm plain"
-  HCCS_LENGTHS(int16, Reciprocal::norm, false)
-#undef NAME
-#define NAME "int16 norm masked"
-  HCCS_LENGTHS(int16, Reciprocal::norm, true)
+  lengths<uint8, Reciprocal::div, false>("uint8 div plain");
+  lengths<uint8, Reciprocal::div, true>("uint8 div masked");
+  lengths<uint8, Reciprocal::clb, false>("uint8 clb plain");
+  lengths<uint8, Reciprocal::clb, true>("uint8 clb masked");
+  lengths<uint8, Reciprocal::norm, false>("uint8 norm plain");
+  lengths<uint8, Reciprocal::norm, true>("uint8 norm masked");
+  lengths<int16, Reciprocal::div, false>("int16 div plain");
+  lengths<int16, Reciprocal::div, true>("int16 div masked");
+  lengths<int16, Reciprocal::clb, false>("int16 clb plain");
+  lengths<int16, Reciprocal::clb, true>("int16 clb masked");
+  lengths<int16, Reciprocal::norm, false>("int16 norm plain");
+  lengths<int16, Reciprocal::norm, true>("int16 norm masked");
+  lengths<uint8, Reciprocal::div, false, true>("uint8 div plain");
+  lengths<uint8, Reciprocal::div, true, true>("uint8 div masked");
+  lengths<uint8, Reciprocal::norm, false, true>("uint8 norm plain");
+  lengths<uint8, Reciprocal::norm, true, true>("uint8 norm masked");
+  lengths<int16, Reciprocal::norm, false, true>("int16 norm plain");
+  lengths<int16, Reciprocal::norm, true, true>("int16 norm masked");
 #ifdef PUBLISHED
   published<config<uint8, 64, 32, true>>("uint8 clb");
   published<config<uint8, 64, 64, true>>("uint8 clb");

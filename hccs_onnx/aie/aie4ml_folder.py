@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hccs_onnx.aie.folder import replace_folder
+from hccs_onnx.aie.folder import ANOTHER, holds_files, replace_folder
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.graph.files import file_sha256
 
@@ -24,19 +24,14 @@ def check_folder(target: Path) -> None:
     CodegenError
         With what to do instead.
     """
-    remedy = "Choose another folder with -o, or remove this one"
-    if not target.parent.is_dir():
-        raise CodegenError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
-    if not target.exists():
+    if not holds_files(target):
         return
-    if not target.is_dir():
-        raise CodegenError(str(target), "is not a folder", remedy=remedy)
     present = sorted(path for path in target.rglob("*") if not path.is_dir())
     written = _written(target)
     for path in present:
         name = path.relative_to(target).as_posix()
         if name != MANIFEST and (name not in written or written[name] != file_sha256(path)):
-            raise CodegenError(str(target), "holds files that codegen did not write", found=name, remedy=remedy)
+            raise CodegenError(str(target), "holds files that codegen did not write", found=name, remedy=ANOTHER)
 
 
 def write_folder(target: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:

@@ -15,13 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal
 
-from hccs_onnx.aie.devices import device
+from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.kernels import padded_columns
-from hccs_onnx.params import OutputType, Reciprocal
+from hccs_onnx.params import HccsParams, OutputType, Reciprocal
 
-Target = Literal["vck190", "vek280", "vek385"]
 Slots = Mapping[str, float]
 
 FILLED = 0.9
@@ -32,50 +30,6 @@ DIVISION_CYCLES = 66
 """A scalar division. Fitted: published kernel, int16 div against uint8 clb, n = 32 and 64."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the model has to know of a target.
-
-    Parameters
-    ----------
-    generation : str
-        Name of the AI Engine's generation.
-    arch : int
-        ``__AIE_ARCH__``.
-    clock_ghz : float
-        Clock of the array.
-    tiles : int
-        Compute tiles.
-    store_bytes, stream_bytes : int
-        What the store slot, and a stream into or out of a tile, moves a cycle.
-    """
-
-    generation: str
-    arch: int
-    clock_ghz: float
-    tiles: int
-    store_bytes: int
-    stream_bytes: int
-
-
-def _machine(name: str) -> Machine:
-    found = device(name)
-    return Machine(
-        found.generation,
-        found.arch,
-        found.clock_mhz / 1000,
-        found.tiles,
-        found.store_bits // 8,
-        found.stream_bits // 8,
-    )
-
-
-MACHINES: Mapping[Target, Machine] = {
-    "vck190": _machine("vck190"),
-    "vek280": _machine("vek280"),
-    "vek385": _machine("vek385"),
-}
-
 PUBLISHED: Mapping[tuple[str, str], Mapping[int, float]] = {
     ("AIE-ML", "uint8 clb"): {32: 1.36, 64: 2.19, 128: 2.18},
     ("AIE-ML", "int16 div"): {32: 0.41, 64: 0.78, 128: 1.37},
@@ -85,6 +39,10 @@ PUBLISHED: Mapping[tuple[str, str], Mapping[int, float]] = {
     ("AIE-MLv2", "bf16"): {32: 0.24, 128: 0.77},
 }
 """G elements/s of a tile in AMD's simulator: arXiv 2604.02292, Table III. bf16 is AMD's Softmax."""
+
+
+_COUNTED_AS = {21: 22}
+"""Architectures that compile to the same operations as another."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +80,20 @@ class KernelEstimate:
         """Share of `cycles` that the loads and stores of any kernel would take."""
         return max(self.floors["load"], self.floors["store"]) / self.cycles
 
-    def elements_per_second(self, machine: Machine, tiles: int = 1, *, streams: bool = False) -> float:
+    def elements_per_second(self, device: Device, tiles: int = 1, *, streams: bool = False) -> float:
         """G elements/s of so many tiles."""
-        return self.n * machine.clock_ghz * tiles / (self.with_streams if streams else self.cycles)
+        return self.n * device.clock_mhz * tiles / (self.with_streams if streams else self.cycles) / 1000
 
 
 def kernel_estimate(
-    target: Target, output: OutputType, reciprocal: Reciprocal, n: int, *, masked: bool = False, wide: bool = False
+    device: Device, output: OutputType, reciprocal: Reciprocal, n: int, *, masked: bool = False, wide: bool = False
 ) -> KernelEstimate:
     """Modelled cost of ``hccs::softmax``.
 
     Parameters
     ----------
-    target : {'vck190', 'vek280', 'vek385'}
-        Device.
+    device : Device
+        The array.
     output : {'uint8', 'int16'}
         Type of the probabilities.
     reciprocal : {'div', 'clb', 'norm'}
@@ -149,35 +107,50 @@ def kernel_estimate(
 
     Examples
     --------
-    >>> estimate = kernel_estimate("vek280", "uint8", "clb", 128)
+    >>> from hccs_onnx.aie.devices import device
+    >>> estimate = kernel_estimate(device("vek280"), "uint8", "clb", 128)
     >>> estimate.bound, round(estimate.cycles, 1)
     ('move', 13.5)
     """
-    machine = MACHINES[target]
     sums = "wide" if wide and (reciprocal == "norm" or (output == "uint8" and reciprocal == "div")) else "narrow"
-    table = _counts()[machine.arch, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}"]
+    table = _counts(device, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}")
     vectors = padded_columns(n) / 32
     phases = {name: _at(table, name, padded_columns(n)) for name in ("maxima", "sums", "reciprocals", "normalise")}
-    fused = {"move": vectors * (2 if masked else 1) if machine.arch != 10 else 0.0, "srs": vectors}
+    fused = {"move": vectors * (2 if masked else 1) if device.arch != 10 else 0.0, "srs": vectors}
     by_phase = {name: _slots(counts, fused if name == "normalise" else {}) for name, counts in phases.items()}
     if n % 32:  # padding is limited to the lowest code, twice, and its outputs to 0
         for name in ("maxima", "sums") if masked else ("maxima", "sums", "normalise"):
             by_phase[name]["move"] += 1
     total = {slot: sum(slots[slot] for slots in by_phase.values()) for slot in by_phase["sums"]}
     bound = max(total, key=lambda slot: total[slot])
-    band = max(1, min(32, (4096 if machine.arch == 10 else 8192) // (64 * -(-n // 64))))
+    band = max(1, min(32, (4096 if device.arch == 10 else 8192) // (64 * -(-n // 64))))
     loops = sum(1 for slots in by_phase.values() if max(slots.values()) > 0)
     phased = sum(max(slots.values()) for slots in by_phase.values()) / FILLED + loops * FILL_CYCLES / band
-    return KernelEstimate(n, total[bound] / FILLED, bound, phased, floors(target, output, n))
+    return KernelEstimate(n, total[bound] / FILLED, bound, phased, floors(device, output, n))
 
 
-def published_estimate(target: Target, kind: str, n: int) -> KernelEstimate:
+def node_kernel_estimate(device: Device, output: OutputType, params: HccsParams, n: int) -> KernelEstimate:
+    """Modelled cost of ``hccs::softmax`` for a node's parameters and rows of `n` codes.
+
+    Examples
+    --------
+    >>> from hccs_onnx.aie.devices import device
+    >>> from hccs_onnx.params import HeadParams
+    >>> params = HccsParams((HeadParams(255, 2, 127),), reciprocal="clb")
+    >>> round(node_kernel_estimate(device("vek280"), "uint8", params, 128).cycles, 1)
+    13.5
+    """
+    wide = max(head.B for head in params.heads) * n > 32767
+    return kernel_estimate(device, output, params.reciprocal, n, masked=params.masked, wide=wide)
+
+
+def published_estimate(device: Device, kind: str, n: int) -> KernelEstimate:
     """The same model's cost of the published kernel: `aie4ml` 0.2.1, linear layout.
 
     Parameters
     ----------
-    target : {'vck190', 'vek280', 'vek385'}
-        Device.
+    device : Device
+        The array.
     kind : {'uint8 clb', 'int16 div'}
         Which of the two that the paper reports.
     n : int
@@ -185,35 +158,35 @@ def published_estimate(target: Target, kind: str, n: int) -> KernelEstimate:
 
     Examples
     --------
-    >>> machine = MACHINES["vek280"]
-    >>> modelled = published_estimate("vek280", "uint8 clb", 64).elements_per_second(machine)
+    >>> from hccs_onnx.aie.devices import device
+    >>> vek280 = device("vek280")
+    >>> modelled = published_estimate(vek280, "uint8 clb", 64).elements_per_second(vek280)
     >>> abs(modelled / PUBLISHED["AIE-ML", "uint8 clb"][64] - 1) < 0.2
     True
     """
-    machine = MACHINES[target]
-    counts = _counts()[machine.arch, f"published {kind}"][n]["rows"]
+    counts = _counts(device, f"published {kind}")[n]["rows"]
     vectors = n / 32
     # Maximum and reciprocal are broadcast in each row, all else once. Scores and outputs are rounded when stored.
     slots = _slots({**counts, "broadcast": 2, "ups": 0}, {"srs": 2 * vectors})
     bound = max(slots, key=lambda slot: slots[slot])
     cycles = slots[bound] / FILLED + (DIVISION_CYCLES if kind.endswith("div") else 0)
-    return KernelEstimate(n, cycles, bound, cycles, floors(target, "int16" if "int16" in kind else "uint8", n))
+    return KernelEstimate(n, cycles, bound, cycles, floors(device, "int16" if "int16" in kind else "uint8", n))
 
 
-def floors(target: Target, output: OutputType, n: int) -> Slots:
+def floors(device: Device, output: OutputType, n: int) -> Slots:
     """Cycles a row that no kernel can go below, by what limits it.
 
     Examples
     --------
-    >>> dict(floors("vek280", "uint8", 128))
+    >>> from hccs_onnx.aie.devices import device
+    >>> dict(floors(device("vek280"), "uint8", 128))
     {'load': 4.0, 'store': 4.0, 'stream': 32.0}
     """
-    machine = MACHINES[target]
     columns, size = padded_columns(n), 1 if output == "uint8" else 2
     return {
-        "load": 2 * columns / (2 * machine.store_bytes),  # two load slots, each as wide as the store slot
-        "store": size * columns / machine.store_bytes,
-        "stream": size * columns / machine.stream_bytes,
+        "load": columns / (device.load_bits / 8),  # twice, with two load units
+        "store": size * columns / (device.store_bits / 8),
+        "stream": size * columns / (device.stream_bits / 8),
     }
 
 
@@ -239,8 +212,13 @@ def _at(table: Mapping[int, Mapping[str, Slots]], phase: str, columns: int) -> d
     return {kind: (1 - share) * first.get(kind, 0.0) + share * second.get(kind, 0.0) for kind in kinds}
 
 
+def _counts(device: Device, kernel: str) -> dict[int, dict[str, Slots]]:
+    """Operations a row by row length and phase."""
+    return _all_counts()[_COUNTED_AS.get(device.arch, device.arch), kernel]
+
+
 @cache
-def _counts() -> dict[tuple[int, str], dict[int, dict[str, Slots]]]:
+def _all_counts() -> dict[tuple[int, str], dict[int, dict[str, Slots]]]:
     """Operations a row by phase: architecture and kernel, then row length. From benchmarks/aie/measure_counts.py."""
     document = json.loads(resources.files(__package__).joinpath("operation_counts.json").read_text(encoding="utf-8"))
     table: dict[tuple[int, str], dict[int, dict[str, Slots]]] = {}

@@ -17,6 +17,9 @@ BUILT = re.compile(r"Work\..*|.*simulator_output|.*\.log|libadf\.a|__pycache__")
 """Names of files and folders that `make` leaves in a project."""
 
 
+ANOTHER = "Choose another folder with -o, or remove this one"
+
+
 def check_folder(target: Path) -> None:
     """Refuse a target that cannot be written, or holds anything but an unchanged project.
 
@@ -25,25 +28,35 @@ def check_folder(target: Path) -> None:
     CodegenError
         With what to do instead.
     """
-    remedy = "Choose another folder with -o"
-    if not target.parent.is_dir():
-        raise CodegenError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise CodegenError(str(target), "is not a folder", remedy=remedy)
-    if not any(target.iterdir()):
+    if not holds_files(target):
         return
     try:
         present = manifest.read(target)
     except CodegenError as error:
-        raise CodegenError(str(target), "holds files that codegen did not write", remedy=remedy) from error
+        raise CodegenError(str(target), "holds files that codegen did not write", remedy=ANOTHER) from error
     changed = [name for name in present.changed(target) if (target / name).exists()]
     added = [name for name in _files(target) if name not in present.files and name != manifest.NAME]
     for what, names in (("changed", changed), ("added", added)):
         if names:
-            remedy = "Choose another folder with -o, or remove this one"
-            raise CodegenError(str(target), f"holds files that were {what}", found=", ".join(names[:3]), remedy=remedy)
+            found = ", ".join(names[:3])
+            raise CodegenError(str(target), f"holds files that were {what}", found=found, remedy=ANOTHER)
+
+
+def holds_files(target: Path) -> bool:
+    """Whether there is anything in a target; refused if it cannot be a folder.
+
+    Raises
+    ------
+    CodegenError
+        With what to do instead.
+    """
+    if not target.parent.is_dir():
+        raise CodegenError(str(target), f"folder {target.parent} does not exist", remedy="Create it first")
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise CodegenError(str(target), "is not a folder", remedy=ANOTHER)
+    return any(target.iterdir())
 
 
 def _files(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from hccs_onnx.errors import CodegenError, HccsError
 
 _COMPILERS = ("c++", "g++", "clang++")
 _STANDARD = "-std=c++20"
+# What compilers say when a program that they have started was stopped, or memory ran out.
+_STOPPED = re.compile(
+    "signal terminated program|terminated with signal|due to signal|unable to execute command|internal compiler error"
+    "|out of memory|virtual memory exhausted"
+)
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
@@ -79,25 +85,45 @@ class Build:
         ------
         CodegenError
             If it does not compile, with the compiler's first complaint.
+        HccsError
+            If the compiler was stopped, which says nothing about the source.
         """
         flags = [_STANDARD, "-O1", f"-D__AIE_ARCH__={self.arch}", "-D__X86SIM__", "-DAIE_EMULATION_COUNT=0"]
         paths = [f"-I{path}" for path in (*includes, include_dir())]
-        self._run([*flags, *paths, "-c", str(source), "-o", str(self.place(source, includes))], source)
+        self._run([*flags, *paths, "-c", str(source), "-o", str(self.place(source, includes))], source, "compile")
 
     def link(self, name: str, objects: Iterable[Path]) -> Path:
         """A program linked of objects."""
         target = self.folder / name
-        self._run([*map(str, objects), "-o", str(target), "-pthread"], target)
+        self._run([*map(str, objects), "-o", str(target), "-pthread"], target, "link")
         return target
 
-    def _run(self, arguments: Sequence[str], subject: Path) -> None:
+    def _run(self, arguments: Sequence[str], subject: Path, what: str) -> None:
         command = [*self.compiler, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode:
-            lines = done.stderr.splitlines()
-            complaint = next((line for line in lines if "error:" in line), lines[0] if lines else "no message")
-            remedy = f"The compiler is {shlex.join(self.compiler)}; it has to know C++20"
-            raise CodegenError(str(subject), f"does not compile: {complaint.strip()[:400]}", remedy=remedy)
+        if not done.returncode:
+            return
+        lines = done.stderr.splitlines()
+        stopped = signal_name(done.returncode) or next((line for line in lines if _STOPPED.search(line)), None)
+        if stopped is not None:
+            remedy = "That says nothing about the source. Often memory ran out: end other programs, then try again"
+            problem = f"was stopped before it could {what} {subject}"
+            raise HccsError(shlex.join(self.compiler), problem, found=stopped.strip()[:400], remedy=remedy)
+        complaint = next((line for line in lines if "error:" in line), lines[0] if lines else "no message")
+        remedy = f"The compiler is {shlex.join(self.compiler)}; it has to know C++20"
+        raise CodegenError(str(subject), f"does not {what}: {complaint.strip()[:400]}", remedy=remedy)
+
+
+def signal_name(status: int) -> str | None:
+    """The signal that ended a program, None where none did; shells add 128 to its number.
+
+    Examples
+    --------
+    >>> signal_name(-9), signal_name(137), signal_name(1)
+    ('SIGKILL', 'SIGKILL', None)
+    """
+    number = -status if status < 0 else status - 128
+    return signal.Signals(number).name if number in list(signal.Signals) else None
 
 
 def _closure(source: Path, includes: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hccs_onnx.aie.nodes import HccsNode
 from hccs_onnx.aie.plan import Memory, Plan, Slot, Tile, Work
+from hccs_onnx.aie.plan_estimate import PlanEstimate
 from hccs_onnx.aie.vectors import OUT_BYTES
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.params import OutputType
@@ -35,6 +36,8 @@ class NodeProject:
         Where the codes of the test vectors come from.
     plan : Plan
         Who computes what.
+    estimate : PlanEstimate or None
+        What it would cost; None for the reference kernel, whose operations are not counted.
     """
 
     node: HccsNode
@@ -42,11 +45,14 @@ class NodeProject:
     shape: tuple[int, ...]
     vectors: str
     plan: Plan
+    estimate: PlanEstimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """The node's entry in the manifest."""
         plan, params = self.plan, self.node.params
+        estimate = {} if self.estimate is None else {"estimate": self.estimate.to_dict()}
         return {
+            **estimate,
             "name": self.node.name,
             "folder": self.folder,
             "x": self.node.x,

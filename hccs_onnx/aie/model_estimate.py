@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from hccs_onnx.aie.estimate import MACHINES, KernelEstimate, Machine, Target, kernel_estimate
+from hccs_onnx.aie.devices import Device
+from hccs_onnx.aie.estimate import KernelEstimate, node_kernel_estimate
 from hccs_onnx.aie.nodes import bind_shapes
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import read_model
@@ -48,15 +49,15 @@ class NodeEstimate:
     tiles: int
     kernel: KernelEstimate
 
-    def microseconds(self, machine: Machine) -> float | None:
+    def microseconds(self, device: Device) -> float | None:
         """Time of all rows, streams included; None where their number is not known."""
         if self.rows is None:
             return None
-        return math.ceil(self.rows / self.tiles) * self.kernel.with_streams / (1000 * machine.clock_ghz)
+        return math.ceil(self.rows / self.tiles) * self.kernel.with_streams / device.clock_mhz
 
 
 def estimate_model(
-    path: Path, target: Target, *, tiles: int | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+    path: Path, device: Device, *, tiles: int | None = None, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[NodeEstimate, ...]:
     """Modelled cost of each HCCS node with int8 logits, in graph order.
 
@@ -64,8 +65,8 @@ def estimate_model(
     ----------
     path : pathlib.Path
         A rewritten model.
-    target : {'vck190', 'vek280', 'vek385'}
-        Device.
+    device : Device
+        The array.
     tiles : int, optional
         Tiles for a node; by default one for every 32 rows, at most all.
     shapes : mapping of str to sequence of int, optional
@@ -78,9 +79,8 @@ def estimate_model(
     CodegenError
         If `shapes` do not fit.
     """
-    machine = MACHINES[target]
-    if tiles is not None and not 1 <= tiles <= machine.tiles:
-        raise ModelError("--tiles", f"does not fit {target}", found=tiles, needs=f"1..{machine.tiles}")
+    if tiles is not None and not 1 <= tiles <= device.tiles:
+        raise ModelError("--tiles", f"does not fit {device.name}", found=tiles, needs=f"1..{device.tiles}")
     model = read_model(path)
     bind_shapes(model, shapes or {})
     types = tensor_types(model, path.parent)
@@ -96,10 +96,9 @@ def estimate_model(
             remedy = "Bind the inputs' shapes, as in --shape input_ids=1,128"
             raise ModelError(f"node '{name}'", "row length is not static", remedy=remedy)
         params, n = read_attributes(node), dims[-1]
-        wide = max(head.B for head in params.heads) * n > 32767
-        kernel = kernel_estimate(target, output, params.reciprocal, n, masked=params.masked, wide=wide)
+        kernel = node_kernel_estimate(device, output, params, n)
         rows = math.prod(dims[:-1]) or None
-        share = tiles or min(machine.tiles, math.ceil((rows or 1) / ROWS_A_TILE))
+        share = tiles or min(device.tiles, math.ceil((rows or 1) / ROWS_A_TILE))
         found.append(NodeEstimate(name, output, params.reciprocal, params.masked, rows, share, kernel))
     if not found:
         remedy = f"Rewrite the original first: python -m hccs_onnx rewrite {path} --data DATA --to uint8"

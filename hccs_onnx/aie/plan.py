@@ -17,6 +17,7 @@ SPILLED_BYTES = 1024  # of stack, beside the kernel's own arrays
 HEAP_BYTES = 1024  # the compiler's default
 PARAMETER_BYTES = 16  # B, S, Dmax and a spare, int32
 ALIGNMENT = 64  # widest access of any generation
+PL_FREQ_MHZ = 312.5  # of logic, at its ports: a quarter of the array's clock, which logic reaches easily
 BATCH = 32  # rows that the fast kernel takes at once; a tile with fewer does not get up to speed
 
 

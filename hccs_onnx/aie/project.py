@@ -18,6 +18,7 @@ from hccs_onnx.aie.folder import check_folder, write_folder
 from hccs_onnx.aie.manifest import NodeProject
 from hccs_onnx.aie.nodes import HccsNode, NodeCodes, bind_shapes, codes_at_random, codes_from_data, find_nodes
 from hccs_onnx.aie.plan import make_plan
+from hccs_onnx.aie.plan_estimate import plan_estimate
 from hccs_onnx.aie.sources import KERNEL_FOLDER, KERNELS, common_sources, node_sources
 from hccs_onnx.aie.vectors import make_work, rows_by_head, tile_inputs, tile_outputs, to_text
 from hccs_onnx.calibration.data import DataSource
@@ -104,7 +105,7 @@ def write_project(
     codes = _codes(proto, path, found, data)
     projects, files = [], _kernel_files()
     for index, (node, item) in enumerate(zip(found, codes, strict=True)):
-        project = _plan_node(chosen, index, node, item, tiles)
+        project = _plan_node(chosen, index, node, item, tiles, kernel)
         projects.append(project)
         for name, text in {**node_sources(project, kernel), **_vectors(project, item.codes)}.items():
             files[f"{project.folder}/{name}"] = text.encode()
@@ -134,7 +135,9 @@ def _codes(
     return codes_from_data(model, path, nodes, data)
 
 
-def _plan_node(chosen: Device, index: int, node: HccsNode, item: NodeCodes, tiles: int | None) -> NodeProject:
+def _plan_node(
+    chosen: Device, index: int, node: HccsNode, item: NodeCodes, tiles: int | None, kernel: str
+) -> NodeProject:
     """Where the node's rows go, once its parameters are known to be legal for them."""
     subject, shape, params = f"node '{node.name}'", item.codes.shape, node.params
     heads = None
@@ -148,7 +151,8 @@ def _plan_node(chosen: Device, index: int, node: HccsNode, item: NodeCodes, tile
         raise CodegenError(subject, reasons[0], remedy="Calibrate and rewrite the original again")
     plan = make_plan(chosen, make_work(item.codes, params, node.output), subject, tiles)
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", node.name).strip("._")[-60:]
-    return NodeProject(node, f"{index:02d}_{safe}", tuple(shape), item.origin, plan)
+    estimate = plan_estimate(chosen, plan, params, node.output) if kernel == "fast" else None
+    return NodeProject(node, f"{index:02d}_{safe}", tuple(shape), item.origin, plan, estimate)
 
 
 def _vectors(project: NodeProject, codes: Array) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hccs_onnx.aie import manifest
-from hccs_onnx.aie.host_compiler import Build, find_compiler
+from hccs_onnx.aie.host_compiler import Build, find_compiler, signal_name
 from hccs_onnx.aie.manifest import Manifest, WrittenNode
 from hccs_onnx.aie.sources import KERNEL_FOLDER
 from hccs_onnx.aie.vectors import from_text
@@ -166,7 +166,9 @@ def _run(build: Build, project: Path, node: WrittenNode) -> list[SlotResult] | s
 def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     said = next((line.removeprefix("what():").strip() for line in lines if line.startswith("what():")), None)
-    return said or (lines[-1] if lines else f"ended with status {done.returncode}")
+    stopped = signal_name(done.returncode)
+    how = f"ended with status {done.returncode}" if stopped is None else f"was stopped by {stopped}"
+    return said or (lines[-1] if lines else how)
 
 
 def _values(path: Path, node: WrittenNode) -> Array:

@@ -9,14 +9,13 @@ from importlib import resources
 from hccs_onnx._version import __version__
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.manifest import NodeProject
-from hccs_onnx.aie.plan import HEAP_BYTES, LANES
+from hccs_onnx.aie.plan import HEAP_BYTES, LANES, PL_FREQ_MHZ
 from hccs_onnx.aie.vectors import slot_params
 
 KERNELS = {"fast": "softmax", "reference": "softmax_reference"}
 """Functions of ``hccs_kernel.h`` by the name of the option."""
 
 KERNEL_FOLDER = "kernels"
-_PL_FREQ_MHZ = 312.5  # a quarter of the array's clock, which a 128-bit port keeps up with and logic reaches easily
 
 
 def node_sources(project: NodeProject, kernel: str) -> dict[str, str]:
@@ -51,7 +50,7 @@ def common_sources(projects: Sequence[NodeProject], device: Device, model: str) 
     values = {
         "NODES": " ".join(project.folder for project in projects),
         "PART": device.part,
-        "PL_FREQ_MHZ": _PL_FREQ_MHZ,
+        "PL_FREQ_MHZ": PL_FREQ_MHZ,
         "HEAP_BYTES": HEAP_BYTES,
         "MODEL": model,
         "TARGET": f"{device.name} ({device.chip}, {device.generation})",
@@ -94,9 +93,20 @@ def _row(project: NodeProject) -> str:
         f"{plan.slots} x {plan.rows}",
         str(plan.iterations),
         f"{plan.padding:.1%}",
+        *_modelled(project),
         project.vectors,
     )
     return f"| {' | '.join(_comment(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _modelled(project: NodeProject) -> tuple[str, str]:
+    """Cycles a row and time of the node."""
+    estimate = project.estimate
+    return (
+        ("-", "-")
+        if estimate is None
+        else (f"{estimate.cycles:.1f} ({estimate.bound})", f"{estimate.microseconds:.1f}")
+    )
 
 
 def _comment(text: str) -> str:

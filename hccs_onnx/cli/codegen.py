@@ -64,9 +64,19 @@ def _adf(options: argparse.Namespace) -> ExitStatus:
                 f"{plan.slots} x {plan.rows}",
                 str(plan.iterations),
                 f"{plan.padding:.1%}",
+                "-" if project.estimate is None else f"{project.estimate.microseconds:.1f}",
             ]
         )
-    header = ["node", "heads x rows x n", "output", "tiles", "rows an iteration", "iterations", "padding rows"]
+    header = [
+        "node",
+        "heads x rows x n",
+        "output",
+        "tiles",
+        "rows an iteration",
+        "iterations",
+        "padding rows",
+        "µs, modelled",
+    ]
     print(table(header, rows))
     note(f"wrote {report.folder}; next: python -m hccs_onnx simulate {report.folder}")
     return ExitStatus.OK

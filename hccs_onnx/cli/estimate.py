@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from hccs_onnx.aie.devices import TARGETS, Device, device
 from hccs_onnx.cli.common import add_command, add_json, add_model, add_shape, note, print_json, shapes, table
 from hccs_onnx.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from hccs_onnx.aie.estimate import Machine
     from hccs_onnx.aie.model_estimate import NodeEstimate
-
-_TARGETS = ("vck190", "vek280", "vek385")
 
 
 def add(commands: Any) -> None:
@@ -21,7 +19,7 @@ def add(commands: Any) -> None:
     example = "python -m hccs_onnx estimate model.hccs.onnx --target vek280 --shape input_ids=1,128"
     parser = add_command(commands, "estimate", help_text, example)
     add_model(parser, "model", "a model that rewrite made with --to uint8 or --to int16")
-    parser.add_argument("--target", required=True, choices=_TARGETS, help="board")
+    parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}, or a device file (.json)")
     parser.add_argument("--tiles", type=int, metavar="N", help="tiles for a node (default: one for every 32 rows)")
     add_shape(parser)
     add_json(parser)
@@ -29,25 +27,24 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:
-    from hccs_onnx.aie.estimate import MACHINES
     from hccs_onnx.aie.model_estimate import estimate_model
 
-    machine = MACHINES[options.target]
-    found = estimate_model(options.model, options.target, tiles=options.tiles, shapes=shapes(options))
+    target = device(options.target)
+    found = estimate_model(options.model, target, tiles=options.tiles, shapes=shapes(options))
     if options.json:
-        nodes = [_as_json(item, machine) for item in found]
+        nodes = [_as_json(item, target) for item in found]
         content = {"model": str(options.model), "target": options.target, "kind": "modelled", "nodes": nodes}
         print_json(content)
         return ExitStatus.OK
     header = ["node (modelled)", "kernel", "n", "rows", "tiles", "cycles a row", "cautious", "bound by", "with streams",
               "G el/s a tile", "in all", "µs", "paper, same n"]  # fmt: skip
-    print(table(header, [_line(item, machine) for item in found]))
-    note(f"modelled for {machine.generation} at {machine.clock_ghz} GHz, not run on a device: docs/aie_kernels.md")
+    print(table(header, [_line(item, target) for item in found]))
+    note(f"modelled for {target.generation} at {target.clock_mhz / 1000} GHz, not run on a device: docs/aie_kernels.md")
     return ExitStatus.OK
 
 
-def _line(item: NodeEstimate, machine: Machine) -> list[str]:
-    content = _as_json(item, machine)
+def _line(item: NodeEstimate, target: Device) -> list[str]:
+    content = _as_json(item, target)
     time, paper = content["microseconds"], content["published_giga_elements_per_second_a_tile"]
     return [
         item.node,
@@ -66,11 +63,11 @@ def _line(item: NodeEstimate, machine: Machine) -> list[str]:
     ]
 
 
-def _as_json(item: NodeEstimate, machine: Machine) -> dict[str, Any]:
+def _as_json(item: NodeEstimate, target: Device) -> dict[str, Any]:
     from hccs_onnx.aie.estimate import PUBLISHED
 
     kernel = item.kernel
-    published = PUBLISHED.get((machine.generation, f"{item.output} {item.reciprocal}"), {}).get(kernel.n)
+    published = PUBLISHED.get((target.generation, f"{item.output} {item.reciprocal}"), {}).get(kernel.n)
     return {
         "node": item.node,
         "output": item.output,
@@ -84,8 +81,8 @@ def _as_json(item: NodeEstimate, machine: Machine) -> dict[str, Any]:
         "cycles_a_row_with_streams": kernel.with_streams,
         "floors": dict(kernel.floors),
         "bound": kernel.bound if kernel.with_streams == kernel.cycles else "stream",
-        "giga_elements_per_second_a_tile": kernel.elements_per_second(machine, streams=True),
-        "giga_elements_per_second": kernel.elements_per_second(machine, item.tiles, streams=True),
+        "giga_elements_per_second_a_tile": kernel.elements_per_second(target, streams=True),
+        "giga_elements_per_second": kernel.elements_per_second(target, item.tiles, streams=True),
         "published_giga_elements_per_second_a_tile": published,
-        "microseconds": item.microseconds(machine),
+        "microseconds": item.microseconds(target),
     }

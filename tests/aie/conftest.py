@@ -1,4 +1,4 @@
-"""Models rewritten in aie4ml's profile, and a block made up for tests."""
+"""The digits transformer, rewritten to integers, as it is by default and in aie4ml's profile."""
 
 from __future__ import annotations
 
@@ -35,5 +35,21 @@ def paper_digits(tmp_path_factory: pytest.TempPathFactory, digits_data: list[dic
             path = tmp_path_factory.mktemp("paper") / f"digits_{output}_{reciprocal}.onnx"
             made[key] = workflow.rewrite(model, path, calibration=calibration).output
         return made[key]
+
+    return rewritten
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, digits_data: list[dict[str, np.ndarray]]) -> Rewrite:
+    """The digits transformer, rewritten to integers; made once each."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def rewritten(output: OutputType = "uint8", reciprocal: Reciprocal = "norm") -> Path:
+        if (output, reciprocal) not in made:
+            model = DIGITS / "digits_torchscript.onnx"
+            calibration = workflow.calibrate(model, digits_data, to=output, reciprocal=reciprocal)
+            path = tmp_path_factory.mktemp("digits") / f"{output}_{reciprocal}.onnx"
+            made[output, reciprocal] = workflow.rewrite(model, path, calibration=calibration).output
+        return made[output, reciprocal]
 
     return rewritten

@@ -19,7 +19,8 @@ from aie.emulation.compiling import compile_program, run_program
 from hccs_onnx import workflow
 from hccs_onnx.aie.aie4ml_block import read_blocks
 from hccs_onnx.aie.aie4ml_cut import find_cuts
-from hccs_onnx.aie.aie4ml_flow import WrittenBlock, write_project
+from hccs_onnx.aie.aie4ml_export import WrittenBlock
+from hccs_onnx.aie.aie4ml_flow import write_project
 from hccs_onnx.aie.aie4ml_script import write_firmware
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
 

@@ -8,43 +8,42 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hccs_onnx.aie.estimate import MACHINES, PUBLISHED, kernel_estimate, published_estimate
+from hccs_onnx.aie.devices import TARGETS, device
+from hccs_onnx.aie.estimate import PUBLISHED, kernel_estimate, published_estimate
 from hccs_onnx.cli import main
 from hccs_onnx.operator.body import function_body
 from hccs_onnx.operator.schema import DOMAIN, VERSION, make_node
 from hccs_onnx.params import HccsParams, HeadParams
 
 ROOT = Path(__file__).parents[2]
+VEK280 = device("vek280")
 TABLE = ROOT / "hccs_onnx" / "aie" / "operation_counts.json"
 
 
 @pytest.mark.parametrize("n", [32, 64])
 @pytest.mark.parametrize("kind", ["uint8 clb", "int16 div"])
 def test_model_reproduces_published_throughput(kind: str, n: int) -> None:
-    modelled = published_estimate("vek280", kind, n).elements_per_second(MACHINES["vek280"])
+    modelled = published_estimate(VEK280, kind, n).elements_per_second(VEK280)
     assert modelled == pytest.approx(PUBLISHED["AIE-ML", kind][n], rel=0.2)
 
 
 @pytest.mark.parametrize(("n", "times"), [(32, 1.8), (64, 2.0), (128, 2.8)])
 def test_kernel_takes_fewer_modelled_cycles_than_published(n: int, times: float) -> None:
-    ours = kernel_estimate("vek280", "uint8", "clb", n).cycles
-    assert published_estimate("vek280", "uint8 clb", n).cycles >= times * ours
-    assert (
-        published_estimate("vek280", "int16 div", n).cycles >= 4 * kernel_estimate("vek280", "int16", "div", n).cycles
-    )
+    ours = kernel_estimate(VEK280, "uint8", "clb", n).cycles
+    assert published_estimate(VEK280, "uint8 clb", n).cycles >= times * ours
+    assert published_estimate(VEK280, "int16 div", n).cycles >= 4 * kernel_estimate(VEK280, "int16", "div", n).cycles
 
 
-@pytest.mark.parametrize("target", MACHINES)
-def test_cycles_grow_with_row_length_and_stay_above_floors(target: Any) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_cycles_grow_with_row_length_and_stay_above_floors(target: str) -> None:
     for output, reciprocal in (("uint8", "norm"), ("uint8", "clb"), ("int16", "div")):
-        estimates = [kernel_estimate(target, output, reciprocal, n) for n in (31, 32, 64, 128, 256, 1000)]  # type: ignore[arg-type]
+        estimates = [kernel_estimate(device(target), output, reciprocal, n) for n in (31, 32, 64, 128, 256, 1000)]  # type: ignore[arg-type]
         cycles = [estimate.cycles for estimate in estimates]
         assert cycles[1:] == sorted(cycles[1:])
         assert cycles[0] > cycles[1]  # padding costs
@@ -77,7 +76,7 @@ def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[
     (node,) = content["nodes"]
     assert content["kind"] == "modelled"
     assert (node["node"], node["n"], node["rows"], node["tiles"]) == ("attention", 128, 3072, 96)
-    kernel = kernel_estimate("vek280", "uint8", "norm", 128, masked=True, wide=True)
+    kernel = kernel_estimate(VEK280, "uint8", "norm", 128, masked=True, wide=True)
     assert node["cycles_a_row"] == kernel.cycles
     assert node["microseconds"] == pytest.approx(32 * kernel.with_streams / 1250)
     assert main([*command, "--tiles", "184"]) == 0

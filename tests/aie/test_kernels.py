@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aie.emulation.compiling import compiler
 from aie.kernels import Array, Driver, Head, Kernel, Run
+from hccs_onnx.aie import emulation
 from hccs_onnx.aie.emulation import ARCHITECTURES
 from hccs_onnx.aie.kernels import HEADERS, include_dir, working_bytes
 from hccs_onnx.params import RECIPROCALS, HccsParams, HeadParams
+from hccs_onnx.reference import hccs
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "hccs_golden.json"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "hccs_golden.json"
 MODES = tuple(itertools.product(("uint8", "int16"), RECIPROCALS, (False, True)))
 STRICT = ("-O0", "-DAIE_EMULATION_TRAP=1")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DAIE_EMULATION_TRAP=1")
@@ -46,7 +54,7 @@ def random_heads(rng: np.random.Generator, kernel: Kernel, count: int) -> list[H
 
 
 def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
-    """Codes of one of six kinds: any, the two ends, flat rows, clusters, all masked, all but one masked."""
+    """Codes of one of seven kinds: any, two ends, flat rows, clusters, all masked, all but one masked, mixed rows."""
     shape = (kernel.heads, kernel.rows, kernel.n)
     centre = rng.integers(-128, 128, (*shape[:2], 1))
     if style == 0:
@@ -57,6 +65,9 @@ def random_codes(rng: np.random.Generator, kernel: Kernel, style: int) -> Array:
         codes = np.broadcast_to(centre, shape)
     elif style == 3:
         codes = np.clip(centre + rng.integers(-40, 41, shape), -128, 127)
+    elif style == 6:  # what one row allows must not be taken for what its neighbours need
+        seen = rng.integers(0, kernel.n + 1, (*shape[:2], 1)) * rng.integers(0, 2, (*shape[:2], 1))
+        codes = np.where(np.arange(kernel.n) < np.maximum(seen, 1), rng.integers(-127, 128, shape), -128)
     else:
         codes = np.full(shape, -128)
         if style == 5:
@@ -69,7 +80,7 @@ def some_runs(kernel: Kernel, count: int, seed: int) -> list[Run]:
     heads = random_heads(rng, kernel, count * kernel.heads) + extreme_heads(kernel)
     heads += heads[: -len(heads) % kernel.heads]
     groups = [tuple(heads[at : at + kernel.heads]) for at in range(0, len(heads), kernel.heads)]
-    return [Run(kernel, random_codes(rng, kernel, at % 6), group, seed + at) for at, group in enumerate(groups)]
+    return [Run(kernel, random_codes(rng, kernel, at % 7), group, seed + at) for at, group in enumerate(groups)]
 
 
 def golden_runs(name: str) -> list[Run]:
@@ -121,6 +132,15 @@ def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_masked_lanes_of_very_long_rows_are_counted(tmp_path: Path) -> None:
+    kernels = [Kernel("uint8", "norm", True, n, 1) for n in (8064, 8320, 12001)]  # 126 blocks of 64, 130, 188
+    driver = Driver(tmp_path, 20, kernels, "-O1", "-DAIE_EMULATION_TRAP=1")
+    rng = np.random.default_rng(3)
+    assert_exact(driver, [Run(kernel, random_codes(rng, kernel, style), ((20000, 127, 60),))
+                          for kernel in kernels for style in (0, 1, 3, 4, 5, 6)])  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax", "softmax_reference"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_kernels_equal_golden_vectors(arch: int, name: str, tmp_path: Path) -> None:
@@ -139,6 +159,34 @@ def test_kernels_equal_reference_at_all_lengths(arch: int, mode: Any, tmp_path: 
     kernels += [Kernel(*mode, n, 3, 2, "softmax_reference") for n in (1, 33, 128)] + [Kernel(*mode, 4000, 2)]
     driver = Driver(tmp_path, arch, kernels, *SANITIZED)
     assert_exact(driver, [run for at, kernel in enumerate(kernels) for run in some_runs(kernel, 40, at)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [20, 21])
+def test_kernel_on_pointers_needs_no_adf(arch: int, tmp_path: Path) -> None:
+    """The example of docs/aie_kernels.md, as a function that C can call."""
+    page = (ROOT / "docs" / "aie_kernels.md").read_text()
+    (example,) = (text for text in re.findall(r"```cpp\n(.*?)```", page, re.DOTALL) if 'extern "C"' in text)
+    source = tmp_path / "hccs_rows.cc"
+    source.write_text(example)
+    shutil.copytree(emulation.include_dir(), tmp_path / "api", ignore=shutil.ignore_patterns("adf*", "aie_adf*"))
+    library = tmp_path / "hccs_rows.so"
+    paths = ["-I", str(include_dir()), "-I", str(tmp_path / "api")]
+    flags = ["-std=c++20", "-O1", f"-D__AIE_ARCH__={arch}", "-shared", "-fPIC"]
+    subprocess.run([compiler(), *flags, *paths, str(source), "-o", str(library)], check=True)
+    codes = np.random.default_rng(1).integers(-128, 128, (32, 64)).astype(np.int8)
+    x, y = aligned(codes.nbytes), aligned(codes.nbytes)
+    x[:] = codes.ravel().view(np.uint8)
+    ctypes.CDLL(str(library)).hccs_rows(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), 16259, 127, 127)
+    expected = hccs(codes, np.uint8, B=[16259], S=[127], Dmax=[127], reciprocal="norm")
+    np.testing.assert_array_equal(y.reshape(codes.shape), expected)
+
+
+def aligned(count: int) -> Array:
+    """Bytes that begin at a multiple of 64."""
+    memory = np.zeros(count + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + count]
 
 
 def test_headers_are_listed() -> None:

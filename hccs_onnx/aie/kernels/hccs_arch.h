@@ -1,8 +1,6 @@
 // What differs between generations of the AI Engine, in one place: AIE (10), AIE-ML (20), XDNA 2 and AIE-MLv2 (21, 22).
 #pragma once
 
-#include <adf.h>
-
 #include <aie_api/aie.hpp>
 
 #if defined(__chess__)
@@ -19,10 +17,12 @@ namespace hccs {
 using accumulator = acc48;              // the narrowest there is
 constexpr bool has_unsigned32 = false;  // no vectors of uint16 or uint32
 constexpr unsigned scratch_limit = 4096;
+constexpr unsigned flag_blocks = 1;  // an int8 addition takes six operations there, so the matrix unit does them all
 #else
 using accumulator = acc32;
 constexpr bool has_unsigned32 = true;
 constexpr unsigned scratch_limit = 8192;
+constexpr unsigned flag_blocks = 127;  // blocks of flags that int8 lanes can add up, see group_sums
 #endif
 
 // 64 codes. Rows begin at a multiple of `stride` bytes: the 512-bit loads of XDNA 2 and AIE-MLv2 need a multiple of 64.

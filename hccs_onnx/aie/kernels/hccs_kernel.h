@@ -1,7 +1,12 @@
 // HCCS on one AI Engine tile: hccs::softmax, and hccs::softmax_reference with the same contract.
 //
-// Compiles for the AIE API (C++20, Vitis or Peano) and, unchanged, for the host emulation in ../emulation.
+// Written in C++20 for the AIE API of Vitis and of Peano (IRON, which has no adf.h), and compiled, unchanged, for the
+// host emulation in ../emulation.
 #pragma once
+
+#if __has_include(<adf.h>)
+#include <adf.h>
+#endif
 
 #include "hccs_normalise.h"
 #include "hccs_reference.h"
@@ -23,7 +28,7 @@ namespace hccs {
 // Sets the rounding and saturation modes. Needs working_bytes<N, ROWS, Masked>() of stack and no static memory.
 // Bit-exact with hccs_onnx.reference.
 template <class Out, Reciprocal R, bool Masked, unsigned N, unsigned ROWS, unsigned HEADS>
-void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32 (&params)[4 * HEADS]) {
+void softmax(const int8* __restrict x, Out* __restrict y, const int32* params) {
   static_assert(std::is_same_v<Out, uint8> || std::is_same_v<Out, int16>, "output is uint8 or int16");
   static_assert(N >= 1 && N <= 32736 && ROWS >= 1 && HEADS >= 1, "rows are of 1 to 32736 codes");
   using S = Shape<N, ROWS, Masked>;
@@ -35,8 +40,6 @@ void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32
   Band<S> band;
   static_assert(sizeof(Band<S>) + 6 * band_lanes <= working_bytes<N, ROWS, Masked>(), "and norm's two arrays");
   fill_columns(band.unit_columns, 1);
-  const int8* __restrict in = x.data();
-  Out* __restrict out = y.data();
   for (unsigned index = 0; index < HEADS; ++index) {
     const Head head(params + 4 * index);
     const SumRange range = SumRange::of<S>(head);
@@ -46,22 +49,34 @@ void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32
       constexpr unsigned count = decltype(rows)::value;
       aie::set_rounding(aie::rounding_mode::floor);
       for_each_group<count>([&](unsigned first, auto group) {
-        group_maxima<S, decltype(group)::value>(in + first * S::columns, band.maximum + first);
+        group_maxima<S, decltype(group)::value>(x + first * S::columns, band.maximum + first);
       });
       clip_levels(head, band);
       for_each_group<count>([&](unsigned first, auto group) {
-        group_sums<S, decltype(group)::value>(in + first * S::columns, first, band);
+        group_sums<S, decltype(group)::value>(x + first * S::columns, first, band);
       });
       finish_sums(head, range.least, band);
       reciprocals<Out, R>(range, band);
       aie::set_rounding(rounding);
-      normalise<Out, R>(head, count, band, out);
-      in += count * S::columns;
-      out += count * S::columns;
+      normalise<Out, R>(head, count, band, y);
+      x += count * S::columns;
+      y += count * S::columns;
     };
     for (unsigned first = 0; first < whole; first += band_rows) do_band(std::integral_constant<unsigned, band_rows>{});
     if constexpr (ROWS != whole) do_band(std::integral_constant<unsigned, ROWS - whole>{});
   }
 }
+
+#if __has_include(<adf.h>)
+// The same as kernels of an ADF graph, on its buffers.
+template <class Out, Reciprocal R, bool Masked, unsigned N, unsigned ROWS, unsigned HEADS>
+void softmax(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32 (&params)[4 * HEADS]) {
+  softmax<Out, R, Masked, N, ROWS, HEADS>(x.data(), y.data(), params);
+}
+template <class Out, Reciprocal R, bool Masked, unsigned N, unsigned ROWS, unsigned HEADS>
+void softmax_reference(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32 (&params)[4 * HEADS]) {
+  softmax_reference<Out, R, Masked, N, ROWS, HEADS>(x.data(), y.data(), params);
+}
+#endif
 
 }  // namespace hccs

@@ -22,15 +22,18 @@ struct SumRange {
 };
 
 // div: the numerator over Z. Its leading bits below the least sum are the first remainder, the others are the steps.
+// A mask may leave but one code, so there the least sum of this band is looked for.
 template <class Out, class S>
 void reciprocals_div(const SumRange& range, Band<S>& band) {
   constexpr bool is_uint8 = sizeof(Out) == 1;
   constexpr int32 numerator = is_uint8 ? 255 << 15 : 32767;  // below the 8 leading bits all are 0, or 1
   constexpr int numerator_bits = is_uint8 ? 23 : 15;
-  const int needed = numerator_bits - log2_floor(range.least);
+  const aie::vector<int32, band_lanes> sums = aie::load_v<band_lanes>(band.sum);
+  const int32 least = S::masked ? aie::reduce_min(sums) : range.least;
+  const int needed = numerator_bits - log2_floor(least);
   const int steps = needed < 0 ? 0 : needed;
   const aie::vector<int32, band_lanes> first = aie::broadcast<int32, band_lanes>(numerator >> steps);
-  aie::store_v(band.rho, divide<!is_uint8>(first, aie::load_v<band_lanes>(band.sum), unsigned(steps), range.narrow));
+  aie::store_v(band.rho, divide<!is_uint8>(first, sums, unsigned(steps), range.narrow));
 }
 
 // norm: 2^(15 + k) / Z = 2^29 / (upper + lower / 2^15), where `upper`, 2^14..2^15 - 1, holds Z's 15 leading bits.
@@ -117,20 +120,22 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
   using Sums = aie::accum<accumulator, 32>;
   constexpr bool once = one_multiplication<Out, R, S::masked>;
   const Lanes slope = aie::broadcast<int16, 32>(int16(head.S)), floor = aie::broadcast<int16, 32>(int16(head.floor()));
-  const Sums floor_sum(floor);
+  // With a mask sums begin at 127 times the largest, which the flags take away again; those of hidden lanes one more.
   const Lanes largest = aie::broadcast<int16, 32>(32767);
+  const Sums zero(aie::broadcast<int32, 32>(S::masked ? 127 * 32767 : 0));
+  const Sums floor_sum = aie::add(zero, floor);
   constexpr unsigned vectors = S::columns / 32;
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const int8* __restrict clipped = band.clipped + row * S::stride;
-    const int8* __restrict hidden = band.hidden + (S::masked ? row * S::stride : 0);
+    const int8* __restrict flags = band.flags + (S::masked ? row * S::stride : 0);
     const Scale scale = scale_of<Out, R>(band, row);
     const Lanes rho = aie::broadcast<int16, 32>(scale.rho), start = aie::broadcast<int16, 32>(band.start[row]);
     const Lanes factor = once ? aie::broadcast<int16, 32>(int16(scale.rho * head.S)) : slope;
-    const Sums constant = aie::msc(once ? Sums(aie::mul<accumulator>(floor, rho)) : floor_sum, start, factor);
+    const Sums constant = aie::msc(once ? aie::mac(zero, floor, rho) : floor_sum, start, factor);
     for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
       const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
       Sums sum = aie::mac(constant, code, factor);
-      if constexpr (S::masked) sum = aie::mac(sum, aie::unpack(aie::load_v<32>(hidden + 32 * vector)), largest);
+      if constexpr (S::masked) sum = aie::mac(sum, aie::unpack(aie::load_v<32>(flags + 32 * vector)), largest);
       aie::vector<Out, 32> y;
       if constexpr (once && S::masked) {
         y = not_negative(sum);

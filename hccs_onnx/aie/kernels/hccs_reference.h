@@ -54,14 +54,12 @@ void row(const int8* x, Out* y, const Head& head) {
 
 // The contract is that of hccs::softmax, in hccs_kernel.h.
 template <class Out, Reciprocal R, bool Masked, unsigned N, unsigned ROWS, unsigned HEADS>
-void softmax_reference(adf::input_buffer<int8>& x, adf::output_buffer<Out>& y, const int32 (&params)[4 * HEADS]) {
+void softmax_reference(const int8* x, Out* y, const int32* params) {
   constexpr unsigned columns = padded_columns(N);
-  const int8* in = x.data();
-  Out* out = y.data();
   for (unsigned head = 0; head < HEADS; ++head) {
     const Head values(params + 4 * head);
-    for (unsigned row = 0; row < ROWS; ++row, in += columns, out += columns) {
-      reference::row<Out, R, Masked, N>(in, out, values);
+    for (unsigned row = 0; row < ROWS; ++row, x += columns, y += columns) {
+      reference::row<Out, R, Masked, N>(x, y, values);
     }
   }
 }

@@ -83,15 +83,25 @@ void store_group_sums(const Product& product, int32* sums) {
 
 // Clips `count` rows to band.low, keeps them in band.clipped, and adds them up on the matrix unit: times a matrix with
 // S in column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
+//
+// What a mask hides is flagged by min(code, -127): -128 where hidden, -127 elsewhere. Flags are kept in band.flags and
+// added up lane by lane, modulo 256, before the matrix unit adds up lanes: after b < 128 blocks a lane that was hidden
+// w times holds b - w if b is even, b - w - 128 if it is odd.
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
-  aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), hidden_sum(aie::zeros<accumulator, 32>());
-  const aie::vector<int8, 64> largest = aie::broadcast<int8, 64>(127);
+  aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), flag_sum(aie::zeros<accumulator, 32>());
   const aie::vector<int8, 64> second_lowest = aie::broadcast<int8, 64>(mask_code + 1);
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const aie::vector<int8, 64> low = aie::broadcast<int8, 64>(int8(band.low[first + row]));
     const aie::vector<int8, 64> slope_column = aie::load_v<64>(band.slope_columns + 64 * row);
     int8* __restrict clipped = band.clipped + (first + row) * S::stride;
+    int8* __restrict flags = band.flags + (S::masked ? (first + row) * S::stride : 0);
+    const aie::vector<int8, 64> unit_column = S::masked ? aie::load_v<64>(band.unit_columns + 64 * row) : slope_column;
+    aie::vector<int8, 64> lane_flags;
+    const auto count_flags = [&](bool both) {
+      flag_sum.mac(lane_flags.template extract<32>(0), unit_column);
+      if (both) flag_sum.mac(lane_flags.template extract<32>(1), unit_column);
+    };
     for_each_block<S>(rows + row * S::columns, [&](unsigned block, const aie::vector<int8, 64>& codes) {
       const bool whole = !S::half_block || block + 1 < S::blocks;
       const aie::vector<int8, 64> values = aie::max(codes, low);
@@ -99,16 +109,17 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
       sum.mac(values.template extract<32>(0), slope_column);
       if (whole) sum.mac(values.template extract<32>(1), slope_column);
       if constexpr (S::masked) {
-        const aie::vector<int8, 64> unit_column = aie::load_v<64>(band.unit_columns + 64 * row);
-        const aie::vector<int8, 64> hidden = aie::add(aie::min(codes, second_lowest), largest);
-        aie::store_v(band.hidden + (first + row) * S::stride + 64 * block, hidden);
-        hidden_sum.mac(hidden.template extract<32>(0), unit_column);
-        if (whole) hidden_sum.mac(hidden.template extract<32>(1), unit_column);
+        const aie::vector<int8, 64> flag = aie::min(codes, second_lowest);
+        aie::store_v(flags + 64 * block, flag);
+        const bool begins = block % flag_blocks == 0 || !whole;
+        if (block != 0 && begins) count_flags(true);
+        lane_flags = begins ? flag : aie::add(lane_flags, flag);
       }
     });
+    if constexpr (S::masked) count_flags(!S::half_block);
   }
   store_group_sums(sum, band.sum + first);
-  if constexpr (S::masked) store_group_sums(hidden_sum, band.hidden_sum + first);
+  if constexpr (S::masked) store_group_sums(flag_sum, band.flag_sum + first);
 }
 
 // Calls body(first row, count) for groups of eight rows; the last may have fewer. `count` is a std::integral_constant.
@@ -146,9 +157,10 @@ void finish_sums(const Head& head, int32 least, Band<S>& band) {
   const Lanes offset = aie::mul<accumulator>(low, slope).template to_vector<int16>(0);
   aie::accum<accumulator, band_lanes> sum(aie::load_v<band_lanes>(band.sum));
   sum = aie::msc(sum, columns, offset);
-  if constexpr (S::masked) {  // each hidden lane counts -1
-    const aie::accum<accumulator, band_lanes> hidden(aie::load_v<band_lanes>(band.hidden_sum));
-    const Lanes visible = aie::add(hidden.template to_vector<int16>(0), int16(S::columns));
+  if constexpr (S::masked) {
+    const aie::accum<accumulator, band_lanes> count(
+        aie::add(aie::load_v<band_lanes>(band.flag_sum), S::flags_to_visible));
+    const Lanes visible = count.template to_vector<int16>(0);
     sum = aie::mac(sum, visible, floor);
   } else {
     sum = aie::mac(sum, aie::broadcast<int16, band_lanes>(int16(S::n)), floor);

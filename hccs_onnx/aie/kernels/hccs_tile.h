@@ -20,6 +20,12 @@ struct Shape {
   static constexpr bool half_block = columns % 64 != 0;
   static constexpr unsigned stride = 64 * blocks;  // of a row in scratch memory
 
+  // What is missing from the sum of a row's flags to the number of visible lanes, see group_sums: 128 for each lane of
+  // an odd number of blocks that were added up, and of half a block.
+  static constexpr unsigned whole_blocks = columns / 64;
+  static constexpr unsigned odd_sums = whole_blocks / flag_blocks * (flag_blocks % 2) + whole_blocks % flag_blocks % 2;
+  static constexpr int32 flags_to_visible = 128 * (64 * int32(odd_sums) + (half_block ? 32 : 0));
+
   // Fewer rows a band where they are long: their clipped codes have to fit in scratch memory.
   static constexpr unsigned band_rows() {
     unsigned count = band_lanes;
@@ -80,16 +86,16 @@ inline constexpr auto output_limit = make_output_limit<S, Out>();
 // What is known of a band of rows, a lane a row, and the band's clipped codes.
 template <class S>
 struct Band {
-  alignas(64) int8 clipped[S::band_rows() * S::stride];                 // max(code, row's lowest code that counts)
-  alignas(64) int8 hidden[S::masked ? S::band_rows() * S::stride : 1];  // 0; -1 where masked or padding
-  alignas(64) int8 slope_columns[8 * 64];                               // constants::columns with S, and with 1
+  alignas(64) int8 clipped[S::band_rows() * S::stride];                // max(code, row's lowest code that counts)
+  alignas(64) int8 flags[S::masked ? S::band_rows() * S::stride : 1];  // -127; -128 where masked or padding
+  alignas(64) int8 slope_columns[8 * 64];                              // constants::columns with S, and with 1
   alignas(64) int8 unit_columns[8 * 64];
   alignas(64) int16 maximum[band_lanes] = {};
   alignas(64) int16 start[band_lanes];     // maximum - Dmax, where the score is B - S * Dmax
   alignas(64) int16 low[band_lanes];       // the same, or the lowest code if that is larger
   alignas(64) int16 floor[band_lanes];     // score of `low`
   alignas(64) int32 sum[band_lanes] = {};  // S * sum of clipped codes, then the sum of scores Z
-  alignas(64) int32 hidden_sum[band_lanes] = {};
+  alignas(64) int32 flag_sum[band_lanes] = {};
   alignas(64) int32 rho[band_lanes];
 };
 
