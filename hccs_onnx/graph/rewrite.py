@@ -134,6 +134,13 @@ def _follow(name: str, renamed: Mapping[str, str]) -> str:
 
 
 def add_function(model: onnx.ModelProto, body: onnx.FunctionProto) -> None:
+    """Put the operator's function into `model`, with the opset import and IR version that it needs.
+
+    Raises
+    ------
+    ModelError
+        If the model carries another ``hccs::HCCS`` function.
+    """
     present = [function for function in model.functions if (function.domain, function.name) == (DOMAIN, OP_TYPE)]
     if present and present[0] != body:
         remedy = "Rewrite the original model again, in one step"
@@ -158,6 +165,7 @@ def _drop_descriptions(graph: onnx.GraphProto, removed: set[str]) -> None:
 
 
 def stamp(model: onnx.ModelProto, stamps: Mapping[str, str]) -> None:
+    """Put entries into the model's ``metadata_props`` under ``hccs_onnx.`` names, replacing those that are there."""
     entries = {entry.key: entry for entry in model.metadata_props}
     for name, value in sorted(stamps.items()):
         key = METADATA_PREFIX + name

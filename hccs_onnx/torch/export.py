@@ -1,4 +1,4 @@
-"""Export of a torch model, HCCS included, by either of torch's exporters; and calibration of a float one by way of it."""
+"""Export of a torch model with HCCS by either of torch's exporters; calibration of a float one by way of its export."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hccs_onnx import workflow
+from hccs_onnx._version import __version__
 from hccs_onnx.calibration.data import DataSource
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.errors import ModelError
@@ -69,7 +70,8 @@ def export(
     Raises
     ------
     ModelError
-        If the model holds no `HCCSSoftmax`, or some with different outputs or reciprocals; if the file cannot be written.
+        If the model holds no `HCCSSoftmax`, or some with different outputs or reciprocals, or the file cannot be
+        written.
     ParameterError
         If learned or loaded parameters are illegal.
 
@@ -89,7 +91,7 @@ def export(
         opset = raise_opset(proto)
         add_function(proto, function_body(profile.output, profile.reciprocal, opset))
         _expand(proto, Replacer(profile.output, opset, NameGenerator(proto.graph)))
-        stamp(proto, {"calibration": "torch"})
+        stamp(proto, {"version": __version__, "calibration": "torch"})
         write_model(proto, raw, target)
     return target
 
@@ -126,6 +128,8 @@ def calibrate(
 
     Raises
     ------
+    ModelError
+        If HCCS is in the model already.
     ModelError, DataError, CalibrationError
         As `hccs_onnx.calibrate` does.
 
@@ -133,6 +137,9 @@ def calibrate(
     --------
     >>> calibrate(model, (tokens,), "samples.npz", to="uint8")  # doctest: +SKIP
     """
+    if any(isinstance(module, HCCSSoftmax) for module in model.modules()):
+        remedy = "Calibrate before the swap"
+        raise ModelError(type(model).__name__, "holds HCCSSoftmax already", remedy=remedy)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.onnx"
         _run_exporter(model, args, raw, kwargs, dynamo, dict(export_options or {}))
@@ -180,7 +187,7 @@ def _run_exporter(
             warnings.simplefilter("ignore")  # both exporters warn of themselves
             if dynamo:
                 table = {**dynamo_translation(), **given.pop("custom_translation_table", {})}
-                program = torch.onnx.export(
+                program: Any = torch.onnx.export(
                     model, args, dynamo=True, verbose=False, custom_translation_table=table, **given
                 )
                 program.save(path)
@@ -206,7 +213,7 @@ def _by_torchscript(model: nn.Module, args: tuple[Any, ...], path: Path, given: 
 
 
 class _ByName(nn.Module):
-    """Passes its last inputs on by name, and gives tensors: the TorchScript exporter knows neither names nor mappings."""
+    """Passes its last inputs on by name, and gives tensors: TorchScript's exporter knows neither names nor mappings."""
 
     def __init__(self, model: nn.Module, positional: int, names: tuple[str, ...]) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ def attention(
     ModelError
         If the module wants what this function cannot do.
     """
-    softmax = getattr(module, "hccs", None)  # not there where only some layers were swapped, or configurations are shared
+    softmax = getattr(module, "hccs", None)  # None in a float model that shares its configuration with a swapped one
     unknown = [name for name in _NOT_KNOWN if options.get(name) is not None]
     if unknown:
         remedy = "Put HCCSSoftmax into its forward by hand"

@@ -22,8 +22,9 @@ class HCCSSoftmax(nn.Module):
     """Clipped-linear Softmax along the last axis, with gradients.
 
     The forward pass equals `hccs_onnx.hccs` bit for bit; the backward pass is that of the unrounded line. For integer
-    output the logits are quantised first, and the integers come out as floats, times 2^-8 or 2^-15: what QuantizeLinear,
-    ``hccs::HCCS`` and DequantizeLinear compute. What the logits' quantiser saturates gets its gradient all the same.
+    output the logits are quantised first, and the integers come out as floats, times 2^-8 or 2^-15: what
+    QuantizeLinear, ``hccs::HCCS`` and DequantizeLinear compute. What the quantiser saturates at the upper end gets its
+    gradient all the same.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class HCCSSoftmax(nn.Module):
     @property
     def quantizer(self) -> LogitQuantizer | None:
         """How logits become codes; None for float output."""
-        if self.profile.output == "float":
+        if self.zero_point is None:
             return None
         scale, zero_point = self.scale.tolist(), self.zero_point.tolist()
         return LogitQuantizer(tuple(scale), tuple(zero_point if len(zero_point) > 1 else zero_point * len(scale)))
@@ -133,7 +134,10 @@ class HCCSSoftmax(nn.Module):
             self.check(logits.shape[-1])
         x = logits.float()
         x = x if x.dim() > 1 else x[None]
-        line = None if self.line is None else tuple(per_row(values, x, self.head_axis) for values in self.line())
+        line = None
+        if self.line is not None:
+            clip, ratio = self.line()
+            line = per_row(clip, x, self.head_axis), per_row(ratio, x, self.head_axis)
         return surrogate(x, self._rows(x), self.profile, line, inplace=overwrite).view_as(logits).to(logits.dtype)
 
     def check(self, n: int | None = None) -> None:
@@ -234,5 +238,6 @@ def _check(params: HccsParams, output: OutputType, quantizer: LogitQuantizer | N
 def _with_code_sizes(heads: tuple[HeadParams, ...], quantizer: LogitQuantizer) -> tuple[HeadParams, ...]:
     """One entry a head, each with the size of its codes as scale."""
     count = max(len(heads), len(quantizer.scale))
-    heads, scales = (items * count if len(items) == 1 else items for items in (heads, quantizer.scale))
-    return tuple(replace(head, scale=scale) for head, scale in zip(heads, scales, strict=True))
+    each = heads * count if len(heads) == 1 else heads
+    scales = quantizer.scale * count if len(quantizer.scale) == 1 else quantizer.scale
+    return tuple(replace(head, scale=scale) for head, scale in zip(each, scales, strict=True))

@@ -17,8 +17,8 @@ from hccs_onnx.params import HccsParams, HeadParams, LogitQuantizer, OutputType
 
 QUALIFIED = "hccs::softmax"
 _SCHEMA = (
-    "(Tensor x, int[] B, int[] S, int[] Dmax, float[] scale, int[] zero_point, int head_axis, str reciprocal, int masked,"
-    " float mask_gap, str output) -> Tensor"
+    "(Tensor x, int[] B, int[] S, int[] Dmax, float[] scale, int[] zero_point, int head_axis, str reciprocal,"
+    " int masked, float mask_gap, str output) -> Tensor"
 )
 
 _ATTRIBUTES = {

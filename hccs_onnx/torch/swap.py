@@ -48,7 +48,8 @@ def swap(
     """Put HCCS into the attention of a model, in place.
 
     Found are attention modules of Hugging Face transformers that look their attention function up, modules
-    `torch.nn.MultiheadAttention`, and `torch.nn.Softmax` modules where `softmax` says so. Weights stay the same objects.
+    `torch.nn.MultiheadAttention`, and `torch.nn.Softmax` modules where `softmax` says so. Weights stay the same
+    objects.
 
     Parameters
     ----------
