@@ -180,7 +180,7 @@ def _run_exporter(
     options: dict[str, Any],
 ) -> None:
     given = dict(options, kwargs=dict(kwargs or {}))
-    training = [module for module in model.modules() if module.training]
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -194,14 +194,14 @@ def _run_exporter(
             else:
                 _by_torchscript(model, args, path, given)
     finally:
-        for module in training:
-            module.training = True
+        for module, flag in training.items():  # the TorchScript exporter may have changed the others
+            module.training = flag
 
 
 def _by_torchscript(model: nn.Module, args: tuple[Any, ...], path: Path, given: dict[str, Any]) -> None:
     opset = given.setdefault("opset_version", 17)
     if named := given.pop("kwargs"):
-        model, args = _ByName(model, len(args), tuple(named)), (*args, *named.values())
+        model, args = _ByName(model, len(args), tuple(named)).eval(), (*args, *named.values())
     torch.onnx.register_custom_op_symbolic(QUALIFIED, torchscript_symbolic, opset)
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
