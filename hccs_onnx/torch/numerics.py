@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -208,5 +209,4 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _next_float(value: float) -> float:
     """The float32 after a float32."""
-    one = torch.tensor(value, dtype=torch.float32)
-    return float(torch.nextafter(one, torch.tensor(math.inf)))
+    return float(np.nextafter(np.float32(value), np.float32(np.inf)))

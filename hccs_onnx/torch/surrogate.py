@@ -14,6 +14,7 @@ from hccs_onnx.torch.numerics import Profile, Rows, backward, float_forward, int
 _BLOCK = 2**18  # elements: a few buffers of it stay in a core's cache
 
 
+@torch.compiler.disable  # a compiler may fuse multiplications and additions, which rounds differently
 def surrogate(
     logits: Tensor, rows: Rows, profile: Profile, line: tuple[Tensor, Tensor] | None = None, *, inplace: bool = False
 ) -> Tensor:

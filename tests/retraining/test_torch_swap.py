@@ -264,6 +264,26 @@ def test_transformers_attention_around_hccs_is_unchanged(name: str) -> None:
     assert torch.equal(after.attentions[0][1][:, :4] == 0, hidden)
 
 
+def test_transformers_attention_to_images_is_unchanged_around_hccs() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        intermediate_size=32,
+        image_size=8,
+        patch_size=4,
+    )
+    model = transformers.ViTModel(config, add_pooling_layer=False).eval()
+    model.set_attn_implementation("eager")
+    pixels = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        before = model(pixels).last_hidden_state
+        assert len(swap(model)) == 2
+        after = with_softmax(model)(pixels).last_hidden_state
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+
+
 def test_transformers_model_inside_another_module_is_swapped() -> None:
     text_config("Bert")
     model = nn.ModuleDict({"encoder": text_model("Bert"), "head": nn.Linear(WIDTH, 3)})
