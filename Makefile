@@ -32,8 +32,9 @@ test-sweeps: $(VENV)/.test
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
-# Real exports from torch and transformers, which are large, in an environment of their own; the tutorial, which uses them.
+# Real exports, retraining and the tutorial, in an environment of their own: torch and transformers are large.
 test-exporters: $(VENV)-exporters/.test
+	$(VENV)-exporters/bin/python -m pytest tests/retraining hccs_onnx/torch
 	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
 
 # Run the tutorial and keep what it prints.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from hccs_onnx.graph.files import atomic_file, read_model, writing_errors
 from hccs_onnx.verify import Verification, verify
 
 _FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")
+_SCRIPTS = ("network.py", "retrain.py")
 EXPORTS = {"TorchScript": "digits_torchscript", "dynamo": "digits_dynamo"}
 
 
@@ -63,8 +67,15 @@ def bundled_models() -> Path:
     raise HccsError("demo", "the bundled model is missing", remedy="Install hccs-onnx again")
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *, retrain: bool = False) -> None:
     """Put the bundled files into `folder`, which is made.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where to.
+    retrain : bool
+        The scripts that `retrain` runs, too.
 
     Raises
     ------
@@ -73,7 +84,7 @@ def prepare(folder: Path) -> None:
     """
     with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
+        for name in (*_FILES, *(_SCRIPTS if retrain else ())):
             with atomic_file(folder / name) as file:
                 file.write((bundled_models() / name).read_bytes())
 
@@ -111,6 +122,38 @@ def walk(folder: Path, exporter: str, backend: Backend = "function") -> DemoResu
         calibrated_accuracy=_accuracy(calibrated, folder, backend),
         verification=verify(model, calibrated, folder / "test.npz", backend=backend),
     )
+
+
+def check_retraining() -> None:
+    """Refuse to retrain without torch.
+
+    Raises
+    ------
+    HccsError
+        With what to install.
+    """
+    if find_spec("torch") is None:
+        raise HccsError("demo", "retraining needs torch, which is not installed", remedy="pip install hccs-onnx[torch]")
+
+
+def retrain(folder: Path) -> str:
+    """Run the bundled example of retraining in `folder`, prepared for it; a minute or less.
+
+    Returns
+    -------
+    str
+        What it prints: three accuracies.
+
+    Raises
+    ------
+    HccsError
+        If it fails; it has said why on stderr.
+    """
+    command = [sys.executable, str(folder / "retrain.py"), "--folder", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise HccsError("demo", "retraining failed", found=f"exit status {done.returncode}", remedy="See above")
+    return done.stdout
 
 
 def _accuracy(model: Path, folder: Path, backend: Backend) -> float:

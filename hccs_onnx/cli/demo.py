@@ -27,12 +27,15 @@ def add(commands: Any) -> None:
     help_text = "walk the whole road on a bundled model: inspect, calibrate, rewrite, verify"
     parser = add_command(commands, "demo", help_text, "python -m hccs_onnx demo -o hccs-demo")
     parser.add_argument("-o", "--output", type=Path, default=Path("hccs-demo"), help="folder to leave the files in")
+    parser.add_argument("--retrain", action="store_true", help="retrain the model with HCCS as well (needs torch)")
     parser.set_defaults(run=_run, when_interrupted="what was finished is in the output folder")
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:
     folder = options.output
-    demo.prepare(folder)
+    if options.retrain:
+        demo.check_retraining()
+    demo.prepare(folder, retrain=options.retrain)
     print("A transformer with 2 layers of 4 heads reads handwritten digits (scikit-learn's, 8x8 pixels).")
     print("Its attention Softmax is replaced by HCCS: integers and one clipped line, no exponential.\n")
     backend = best_backend()
@@ -64,6 +67,10 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     print(table(header, rows))
     print("\nfloat, data-free, calibrated: share of 450 test images read right. Data-free needs no samples;")
     print(f"calibrated was fitted to 256 training images. {_RAN[backend]}")
+    if options.retrain:
+        print("\nRetrained for 150 passes over the same 256 images, without labels, to give the float model's scores:")
+        print(demo.retrain(folder), end="")
+        print(f"The script is {folder}/retrain.py, the result {folder}/digits_retrained.onnx.")
     print(f"\nThe models, calibration files and data are in {folder}/. Try it yourself:")
     print(f"  python -m hccs_onnx inspect {folder}/digits_dynamo.onnx")
     print(

@@ -64,7 +64,7 @@ def rewrite_graph(
     targets = [item for item in found if item.reason is None]
     opset = raise_opset(model)
     reciprocal: Reciprocal = params[targets[0].logits].reciprocal if targets else "norm"
-    _add_function(model, function_body(output, reciprocal, opset))
+    add_function(model, function_body(output, reciprocal, opset))
     replacer = Replacer(output, opset, NameGenerator(model.graph))
     by_place: dict[Place, list[AttentionSoftmax]] = {}
     for item in targets:
@@ -82,7 +82,7 @@ def rewrite_graph(
     if quantizers:
         listed |= {f"quantizer of {item.logits}": asdict(quantizers[item.logits]) for item in targets}
     digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    _stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
+    stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
 
 
 def _rewrite_in(
@@ -137,7 +137,14 @@ def _follow(name: str, renamed: Mapping[str, str]) -> str:
     return name
 
 
-def _add_function(model: onnx.ModelProto, body: onnx.FunctionProto) -> None:
+def add_function(model: onnx.ModelProto, body: onnx.FunctionProto) -> None:
+    """Put the operator's function into `model`, with the opset import and IR version that it needs.
+
+    Raises
+    ------
+    ModelError
+        If the model carries another ``hccs::HCCS`` function.
+    """
     present = [function for function in model.functions if (function.domain, function.name) == (DOMAIN, OP_TYPE)]
     if present and present[0] != body:
         remedy = "Rewrite the original model again, in one step"
@@ -161,7 +168,8 @@ def _drop_descriptions(graph: onnx.GraphProto, removed: set[str]) -> None:
     )
 
 
-def _stamp(model: onnx.ModelProto, stamps: Mapping[str, str]) -> None:
+def stamp(model: onnx.ModelProto, stamps: Mapping[str, str]) -> None:
+    """Put entries into the model's ``metadata_props`` under ``hccs_onnx.`` names, replacing those that are there."""
     entries = {entry.key: entry for entry in model.metadata_props}
     for name, value in sorted(stamps.items()):
         key = METADATA_PREFIX + name

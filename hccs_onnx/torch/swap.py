@@ -1,0 +1,150 @@
+"""The swap: HCCS into the attention modules of a model, from a calibration or without data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from hccs_onnx.calibration.file import Calibration, SoftmaxCalibration
+from hccs_onnx.errors import CalibrationError, ModelError
+from hccs_onnx.params import DATA_FREE, HccsParams
+from hccs_onnx.torch import hugging_face, multihead
+from hccs_onnx.torch.module import HCCSSoftmax
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """One attention that has HCCS now.
+
+    Parameters
+    ----------
+    name : str
+        Of its module in the model.
+    kind : {'transformers', 'MultiheadAttention', 'Softmax'}
+        What it is.
+    softmax : HCCSSoftmax
+        What took Softmax's place.
+    node : str or None
+        Node of the calibration that its parameters are from.
+    """
+
+    name: str
+    kind: str
+    softmax: HCCSSoftmax
+    node: str | None = None
+
+
+def swap(
+    model: nn.Module,
+    calibration: Calibration | None = None,
+    *,
+    softmax: str | None = None,
+    masked: bool = True,
+    learn: bool = False,
+) -> list[Swapped]:
+    """Put HCCS into the attention of a model, in place.
+
+    Found are attention modules of Hugging Face transformers that look their attention function up, modules
+    `torch.nn.MultiheadAttention`, and `torch.nn.Softmax` modules where `softmax` says so. Weights stay the same
+    objects.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    calibration : Calibration, optional
+        Of the model's float export: its Softmax nodes belong to the attention modules in order. Without it all heads
+        get the data-free parameters, for float output.
+    softmax : str, optional
+        Regular expression, searched for in the names of `torch.nn.Softmax` modules: those that are attention's. Their
+        logits are (..., head, query, key).
+    masked : bool
+        Whether keys far below a row's maximum count as masked; of a calibration, what it says counts.
+    learn : bool
+        Train clip range and floor of each head as well, see `HCCSSoftmax`.
+
+    Returns
+    -------
+    list of Swapped
+        In order of the modules.
+
+    Raises
+    ------
+    ModelError
+        If there is no attention, or it cannot be swapped.
+    CalibrationError
+        If the calibration has another number of Softmax nodes, or of heads.
+
+    Examples
+    --------
+    >>> [item.name for item in swap(nn.TransformerEncoderLayer(d_model=8, nhead=2))]
+    ['self_attn']
+    """
+    found = _find(model, softmax)
+    if not found:
+        remedy = "Name its torch.nn.Softmax modules (softmax=REGEX), or put HCCSSoftmax into its forward by hand"
+        raise ModelError(type(model).__name__, "holds no attention module that is known", remedy=remedy)
+    entries: Sequence[SoftmaxCalibration | None] = [None] * len(found)
+    if calibration is not None:
+        entries = calibration.softmaxes
+        _check_fit(found, entries)
+    made = []
+    for (name, kind, module), entry in zip(found, entries, strict=True):
+        if entry is None or calibration is None:
+            params = HccsParams((DATA_FREE,) * (_heads(kind, module) if learn else 1), masked=masked)
+            made.append(Swapped(name, kind, HCCSSoftmax(params, learn=learn)))
+        else:
+            params = replace(entry.params, head_axis=-3, reciprocal=calibration.reciprocal)
+            quantizer = None if calibration.output == "float" else entry.quantizer
+            fresh = HCCSSoftmax(params, output=calibration.output, quantizer=quantizer, learn=learn)
+            made.append(Swapped(name, kind, fresh, entry.node))
+    _put(model, made)
+    return made
+
+
+def _find(model: nn.Module, softmax: str | None) -> list[tuple[str, str, nn.Module]]:
+    """(name, kind, module) of attention modules, in order of the modules."""
+    found = []
+    for name, module in model.named_modules():
+        if hugging_face.is_attention(module):
+            found.append((name, "transformers", module))
+        elif multihead.is_attention(module):
+            found.append((name, "MultiheadAttention", module))
+        elif softmax is not None and isinstance(module, (nn.Softmax, HCCSSoftmax)) and re.search(softmax, name):
+            found.append((name, "Softmax", module))
+    return found
+
+
+def _heads(kind: str, module: nn.Module) -> int:
+    if kind == "transformers":
+        return hugging_face.head_count(module)
+    return int(module.num_heads) if kind == "MultiheadAttention" else 1
+
+
+def _check_fit(found: Sequence[tuple[str, str, nn.Module]], entries: Sequence[SoftmaxCalibration]) -> None:
+    if len(found) != len(entries):
+        counts = {"found": f"{len(entries)} Softmax nodes", "needs": f"{len(found)}, one a module"}
+        problem = "calibration does not fit the attention modules"
+        raise CalibrationError("swap", problem, **counts, remedy="Calibrate this model's float export")
+    for (name, kind, module), entry in zip(found, entries, strict=True):
+        heads = _heads(kind, module)
+        if kind != "Softmax" and len(entry.heads) not in (1, heads):
+            problem = f"calibration of node '{entry.node}' has a wrong number of heads"
+            raise CalibrationError(f"module '{name}'", problem, found=len(entry.heads), needs=f"1 or {heads}")
+
+
+def _put(model: nn.Module, made: Sequence[Swapped]) -> None:
+    uses: dict[str, Callable[[nn.Module, list[tuple[nn.Module, HCCSSoftmax]]], None]] = {
+        "MultiheadAttention": multihead.use,
+        "transformers": hugging_face.use,
+    }
+    for kind, use in uses.items():
+        pairs = [(model.get_submodule(item.name), item.softmax) for item in made if item.kind == kind]
+        if pairs:
+            use(model, pairs)
+    for item in made:
+        if item.kind == "Softmax":
+            model.set_submodule(item.name, item.softmax)
