@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hccs_onnx import words
+from hccs_onnx.aie.devices import TARGETS
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, add_shape, note, shapes, table
 from hccs_onnx.errors import ExitStatus
@@ -14,8 +15,6 @@ from hccs_onnx.graph.files import check_source, check_target
 
 if TYPE_CHECKING:
     from hccs_onnx.report.content import Content
-
-_TARGETS = ("vck190", "vek280", "vek385")
 
 
 def add(commands: Any) -> None:
@@ -30,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--rewritten", type=Path, metavar="OUT.onnx", help="what rewrite made of MODEL (default: anew)")
     parser.add_argument("--labels", type=Path, help="class of each sample, integers in an .npy: adds accuracy")
     parser.add_argument("--sample", type=_number, default=0, metavar="N", help="feed whose attention is drawn (0)")
-    parser.add_argument("--target", choices=_TARGETS, help="board to estimate the cost on; needs integer output")
+    parser.add_argument("--target", help=f"estimate the cost on {', '.join(TARGETS)} or a device file; integer output")
     add_shape(parser)
     parser.set_defaults(run=_run)
 

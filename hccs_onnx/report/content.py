@@ -13,7 +13,7 @@ from hccs_onnx.reference import Array
 from hccs_onnx.verify import Verification
 
 if TYPE_CHECKING:
-    from hccs_onnx.aie.estimate import Machine
+    from hccs_onnx.aie.devices import Device
     from hccs_onnx.aie.model_estimate import NodeEstimate
 
 
@@ -218,9 +218,9 @@ class Estimate:
     Parameters
     ----------
     target : str
-        Device.
-    machine : Machine
-        What the model knows of it.
+        Board, or device file.
+    device : Device
+        What is known of it.
     nodes : tuple of NodeEstimate
         In graph order.
     shapes : mapping of str to sequence of int
@@ -228,14 +228,14 @@ class Estimate:
     """
 
     target: str
-    machine: Machine
+    device: Device
     nodes: tuple[NodeEstimate, ...]
     shapes: Mapping[str, Sequence[int]]
 
     @property
     def microseconds(self) -> float | None:
         """Time of all nodes, one after the other; None if a shape is not known."""
-        times = [node.microseconds(self.machine) for node in self.nodes]
+        times = [node.microseconds(self.device) for node in self.nodes]
         known = [time for time in times if time is not None]
         return sum(known) if len(known) == len(times) else None
 

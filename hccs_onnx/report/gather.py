@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 
@@ -29,9 +28,6 @@ from hccs_onnx.report.content import Content, Estimate, FoundSoftmax, Head, Meas
 from hccs_onnx.report.gaps import gaps_of, reach_of, sharing
 from hccs_onnx.verify import Verification, replaced_softmaxes, verify
 
-if TYPE_CHECKING:
-    from hccs_onnx.aie.estimate import Target
-
 Data = Path | str | Sequence[Feed]
 Shapes = Mapping[str, Sequence[int]]
 
@@ -48,8 +44,8 @@ class Request:
         What rewrite made of the model; default: made anew.
     labels : pathlib.Path, optional
         ``.npy`` with the class of each sample.
-    target : {'vck190', 'vek280', 'vek385'}, optional
-        Device to estimate the cost on.
+    target : str, optional
+        Device to estimate the cost on: one of `hccs_onnx.aie.devices.TARGETS`, or a device file.
     shapes : mapping of str to sequence of int
         For the estimate, shapes of dynamic inputs; those of the sample by default.
     sample : int
@@ -59,7 +55,7 @@ class Request:
     data: Data | None = None
     rewritten: Path | None = None
     labels: Path | None = None
-    target: Target | None = None
+    target: str | None = None
     shapes: Shapes | None = None
     sample: int = 0
 
@@ -212,8 +208,9 @@ def _with_data(content: Content, result: Verification, collected: Collected) -> 
     return replace(content, heads=heads, result=result, sharing=shared)
 
 
-def _estimate(rewritten: Path, target: Target, shapes: Shapes) -> Estimate:
-    from hccs_onnx.aie.estimate import MACHINES
+def _estimate(rewritten: Path, target: str, shapes: Shapes) -> Estimate:
+    from hccs_onnx.aie.devices import device
     from hccs_onnx.aie.model_estimate import estimate_model
 
-    return Estimate(target, MACHINES[target], estimate_model(rewritten, target, shapes=shapes), shapes)
+    array = device(target)
+    return Estimate(target, array, estimate_model(rewritten, array, shapes=shapes), shapes)
