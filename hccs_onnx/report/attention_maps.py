@@ -53,7 +53,7 @@ def telling_heads(heads: Sequence[Head]) -> list[tuple[Head, tuple[str, ...]]]:
 def attention_maps(
     original: Path, rewritten: Path, chosen: Sequence[tuple[Head, tuple[str, ...]]], feed: Feed, backend: Backend
 ) -> tuple[AttentionMap, ...]:
-    """Probabilities of the chosen heads; of a batch those of its first sample.
+    """Probabilities of the chosen heads; of a batch those of its first sample. Heads in bodies are left out.
 
     Parameters
     ----------
@@ -79,8 +79,11 @@ def attention_maps(
         return ()
     models = [read_model(path) for path in (original, rewritten)]
     uncover(models[0], original.parent)
-    replaced = {item.node: item for item in replaced_softmaxes(models[0], models[1], (original, rewritten))}
+    pairs = replaced_softmaxes(models[0], models[1], (original, rewritten))
+    replaced = {item.node: item for item in pairs if not item.place}
     wanted = [(head, roles, replaced[head.node]) for head, roles in chosen if head.node in replaced]
+    if not wanted:
+        return ()
     names = list(dict.fromkeys(item.probabilities for _, _, item in wanted))
     sessions = (
         load_session(with_outputs(models[0], names), original),

@@ -138,7 +138,7 @@ def _kl_source(content: Content) -> str:
 def _no_maps(content: Content) -> str:
     if content.result is None:
         return "Left out: they need samples. Run the report with --data."
-    return "Left out: no head was measured, as all attention lies in bodies of If, Loop or Scan."
+    return "Left out: the attention lies in bodies of If, Loop or Scan."
 
 
 def _estimate_lede(content: Content) -> str:

@@ -190,7 +190,7 @@ def test_padding_is_left_out_of_the_maps_of_a_real_encoder(minilm_l6: Path, sent
 
 
 @pytest.mark.parametrize("case", ["If", "Loop"])
-def test_attention_in_bodies_is_reported_without_what_cannot_be_measured(tmp_path: Path, case: str) -> None:
+def test_attention_in_bodies_is_reported_without_maps(tmp_path: Path, case: str) -> None:
     from graph import test_bodies as bodies
 
     path = tmp_path / "bodies.onnx"
@@ -199,7 +199,7 @@ def test_attention_in_bodies_is_reported_without_what_cannot_be_measured(tmp_pat
     content = gather(path, calibrate(path, feeds), Request(feeds))
     assert content.rewritten == len(content.found) == bodies.COUNT[case]
     assert all(case in item.node for item in content.found)
-    assert [item.measured for item in content.heads] == [None] * 2 * bodies.COUNT[case]
+    assert all(item.measured is not None for item in content.heads)
     assert all(item.gaps is not None for item in content.heads)
     assert content.result.outputs[0].mean_cosine > 0.9
     assert content.maps == ()
