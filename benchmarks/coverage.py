@@ -1,6 +1,6 @@
 """Which exports are understood: every model of tests/exporters found, rewritten without data, and compared.
 
-Needs torch, onnxscript and transformers: `pip install -e ".[test,exporters]"`.
+Needs torch, onnxscript, transformers, keras and skl2onnx: `pip install -e ".[test,exporters]"`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hccs_onnx import HccsError, inspect, rewrite, verify
 if TYPE_CHECKING:
     from exporters.export_models import Export
 
-PACKAGES = ("torch", "onnxscript", "transformers")
+PACKAGES = ("torch", "onnxscript", "transformers", "keras", "skl2onnx")
 
 
 @dataclass(frozen=True)
