@@ -89,6 +89,13 @@ def _tokenizer() -> Any:
     return tokenizer
 
 
+def tokenize(texts: Sequence[str]) -> dict[str, Array]:
+    """Token ids and attention mask of texts, int64 (text, token), padded to the longest."""
+    encoded = _tokenizer().encode_batch(list(texts))
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask"}
+    return {name: np.array([getattr(one, field) for one in encoded], np.int64) for name, field in columns.items()}
+
+
 def token_feeds(model: Path, texts: Sequence[str], batch: int = 16) -> Iterator[Feed]:
     """Texts as feeds of a BERT model: `batch` at a time, padded to the longest of the batch."""
     import onnx
