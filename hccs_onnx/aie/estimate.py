@@ -110,7 +110,7 @@ def kernel_estimate(
     >>> from hccs_onnx.aie.devices import device
     >>> estimate = kernel_estimate(device("vek280"), "uint8", "clb", 128)
     >>> estimate.bound, round(estimate.cycles, 1)
-    ('move', 13.5)
+    ('move', 13.4)
     """
     sums = "wide" if wide and (reciprocal == "norm" or (output == "uint8" and reciprocal == "div")) else "narrow"
     table = _counts(device, f"{output} {reciprocal} {'masked' if masked else 'plain'} {sums}")
@@ -138,7 +138,7 @@ def node_kernel_estimate(device: Device, output: OutputType, params: HccsParams,
     >>> from hccs_onnx.params import HeadParams
     >>> params = HccsParams((HeadParams(255, 2, 127),), reciprocal="clb")
     >>> round(node_kernel_estimate(device("vek280"), "uint8", params, 128).cycles, 1)
-    13.5
+    13.4
     """
     wide = max(head.B for head in params.heads) * n > 32767
     return kernel_estimate(device, output, params.reciprocal, n, masked=params.masked, wide=wide)
