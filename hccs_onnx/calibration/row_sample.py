@@ -6,6 +6,7 @@ contents alone, so any split, order or merge of the data keeps the same ones; eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,14 +98,18 @@ class RowSample:
         maxima = rows.max(axis=-1)
         self.highest[head] = max(self.highest[head], maxima.max())
         self.lowest[head] = min(self.lowest[head], maxima.min())
-        hashes = row_hashes(rows)
+        # Each row once before any is left out: else how many are kept would depend on the capacity so far.
+        hashes, places = np.unique(row_hashes(rows), return_index=True)
+        self.offer(head, hashes, lambda index: rows[places[index]].copy())
+
+    def offer(self, head: int, hashes: Array, row: Callable[[int], Array]) -> None:
+        """Take what is wanted of rows with ascending `hashes`; `row` gives the one at a place. Trimmed by `+` and `add`."""
         kept = self.rows[head]
-        best = np.argsort(hashes, kind="stable")[: self.capacity]
         limit = max(kept) if len(kept) >= self.capacity else None
-        for index in best:
-            if limit is not None and hashes[index] > limit:
+        for index, key in enumerate(hashes[: self.capacity].tolist()):
+            if limit is not None and key > limit:
                 break
-            kept[int(hashes[index])] = rows[index].copy()
+            kept[key] = row(index)
 
     def _trim(self) -> None:
         for head, rows in enumerate(self.rows):
