@@ -63,7 +63,7 @@ class RowSample:
             np.maximum(self.highest, other.highest),
             np.minimum(self.lowest, other.lowest),
         )
-        merged._trim()
+        merged.trim()
         return merged
 
     def pooled(self) -> RowSample:
@@ -84,7 +84,7 @@ class RowSample:
                 counted, live = live_rows(rows, masked, self_attention)
                 if counted.any():
                     self._offer(head, np.where(live[counted], rows[counted], -np.inf).astype(np.float32))
-        self._trim()
+        self.trim()
 
     def matrix(self, head: int) -> Array:
         """The rows of a head, float64 of shape (row, key): -inf where masked, NaN behind the end of a shorter row."""
@@ -103,15 +103,15 @@ class RowSample:
         self.offer(head, hashes, lambda index: rows[places[index]].copy())
 
     def offer(self, head: int, hashes: Array, row: Callable[[int], Array]) -> None:
-        """Take what is wanted of rows with ascending `hashes`; `row` gives the one at a place. Trimmed by `+` and `add`."""
-        kept = self.rows[head]
-        limit = max(kept) if len(kept) >= self.capacity else None
-        for index, key in enumerate(hashes[: self.capacity].tolist()):
-            if limit is not None and key > limit:
-                break
+        """Take what is wanted of rows with ascending `hashes`; `row` gives the one at a place. Trims nothing."""
+        kept, hashes = self.rows[head], hashes[: self.capacity]
+        if len(kept) >= self.capacity:
+            hashes = hashes[: np.searchsorted(hashes, np.uint64(max(kept)))]
+        for index, key in enumerate(hashes.tolist()):
             kept[key] = row(index)
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Leave out what is too much."""
         for head, rows in enumerate(self.rows):
             if len(rows) > self.capacity:
                 self.rows[head] = dict(sorted(rows.items())[: self.capacity])

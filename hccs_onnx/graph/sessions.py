@@ -40,10 +40,16 @@ def load_session(
     ModelError
         If onnxruntime refuses the model.
     """
+    return load_bytes(model.SerializeToString(), source, options, external=bool(external_locations(model)))
+
+
+def load_bytes(
+    data: bytes, source: Path, options: ort.SessionOptions | None = None, *, external: bool = True
+) -> ort.InferenceSession:
+    """As `load_session`, of a model in bytes; `external` says whether it has external data."""
     import onnxruntime as ort
 
-    data = model.SerializeToString()
-    if not external_locations(model):
+    if not external:
         return create_session(data, source, options)
     options = options or ort.SessionOptions()
     options.add_session_config_entry(_EXTERNAL_FOLDER, os.path.realpath(source.parent))
