@@ -13,6 +13,7 @@ from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.engines import Engine, LocalEngine
 from hccs_onnx.calibration.file import Calibration, Granularity
 from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, ScaleGranularity, fit
+from hccs_onnx.calibration.merge import check_repeats, merge_files
 from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.errors import CalibrationError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
@@ -126,7 +127,7 @@ def calibrate(
         For integers, whether each head may have a quantiser of its own, or all of a node share one; B, S and Dmax are
         shared as `granularity` says.
     engine : Engine, optional
-        Where the model runs, see `hccs_onnx.calibration.engines`; default: in this process. It does not change the result.
+        Where the model runs, see `hccs_onnx.calibration.engines`; default: in this process. All give the same result.
 
     Returns
     -------
@@ -147,7 +148,13 @@ def calibrate(
 
 
 def sketch(
-    model: Path | str, data: DataSource, *, keep_rows: bool = False, engine: Engine | None = None
+    model: Path | str,
+    data: DataSource,
+    *,
+    keep_rows: bool = False,
+    engine: Engine | None = None,
+    resume: Sequence[Path] = (),
+    allow_repeats: bool = False,
 ) -> ModelSketch:
     """What `calibrate` learns from samples before it fits: it can be saved, added to others, and fitted in many ways.
 
@@ -161,6 +168,10 @@ def sketch(
         Keep a sample of rows, without which integer output cannot be fitted.
     engine : Engine, optional
         Where the model runs; default: in this process.
+    resume : sequence of path
+        Sketch files that the new sketch is added to.
+    allow_repeats : bool
+        Whether `data` may be in them already.
 
     Raises
     ------
@@ -180,7 +191,17 @@ def sketch(
     samples = Samples(data, input_specs(proto))
     job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
     del proto
-    return (engine or LocalEngine()).sketch(job, samples)
+    before = merge_files(resume, allow_repeats=allow_repeats) if resume else None
+    if before is not None:
+        job.subject.check(before.subject, str(resume[0]))  # before any long work
+    new = (engine or LocalEngine()).sketch(job, samples)
+    if before is None:
+        return new
+    if not allow_repeats:
+        check_repeats(
+            [*((part, "what was collected before") for part in before.parts), (new.fingerprint, samples.name)]
+        )
+    return before + new
 
 
 def rewrite(

@@ -90,7 +90,7 @@ def sources(path: Path) -> list[Source]:
     return [source for each in matches(path) for source in _sources_of(each)]
 
 
-def matches(path: Path) -> list[Path]:
+def matches(path: Path, option: str = "--data") -> list[Path]:
     """What a path or glob pattern stands for; a file that is called like a pattern is that file.
 
     Raises
@@ -103,14 +103,14 @@ def matches(path: Path) -> list[Path]:
         path.stat()
     except FileNotFoundError as error:
         if not glob.has_magic(pattern):
-            raise DataError(pattern, "no such file or folder", remedy="Check --data") from error
+            raise DataError(pattern, "no such file or folder", remedy=f"Check {option}") from error
     except OSError as error:
-        raise DataError(pattern, f"cannot be read ({error.strerror})", remedy="Check --data") from error
+        raise DataError(pattern, f"cannot be read ({error.strerror})", remedy=f"Check {option}") from error
     else:
         return [path]
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
     if not found:
-        raise DataError(pattern, "matches no file or folder", remedy="Check --data")
+        raise DataError(pattern, "matches no file or folder", remedy=f"Check {option}")
     return [Path(name) for name in found]
 
 

@@ -31,8 +31,8 @@ _PACKAGES = ("numpy", "onnxruntime")
 class RayEngine:
     """Runs a model on the cores of a Ray cluster.
 
-    Every node needs this package, the data, and the model's external data under the same paths, and the same versions of
-    onnxruntime and NumPy.
+    Every node needs this package, the data, and the model's external data under the same paths, and the same versions
+    of onnxruntime and NumPy.
 
     Parameters
     ----------
@@ -70,10 +70,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             found = str(error).splitlines()[0][:200].rstrip(".")
-            problem = f"cannot reach the cluster ({found})"
-            raise HccsError(
-                "engine ray", problem, remedy="Check --address, or start one with ray start --head"
-            ) from error
+            remedy = "Check --address, or start one with ray start --head"
+            raise HccsError("engine ray", f"cannot reach the cluster ({found})", remedy=remedy) from error
     try:
         yield ray
     finally:
@@ -92,7 +90,8 @@ def _sum_of(ray: Any, job: Job, shards: Sequence[Shard]) -> Any:
     add_task = ray.remote(num_returns=2, **options)(add_up)
     shared = [ray.put(job)]  # in a list, so that a task gets the reference, and the model only if it has no session yet
     job_key, versions = shared[0].hex(), _versions()
-    waiting, sketches = iter(shards), []
+    waiting = iter(shards)
+    sketches: list[Any] = []
     running: dict[Any, Any] = {}  # by the reference to its number of feeds, which is small, that to the sketch
     with bar("calibrating", sum(map(len, shards))) as advance:
         while True:
@@ -162,7 +161,6 @@ def _check_versions(driver: dict[str, str]) -> None:
     """Refuse to work with other versions, whose results may differ in the last bit."""
     for package, number in _versions().items():
         if number != driver[package]:
+            problem, needs = f"a worker has another {package}", driver[package]
             remedy = "Install the same on all nodes"
-            raise CalibrationError(
-                "engine ray", f"a worker has another {package}", found=number, needs=driver[package], remedy=remedy
-            )
+            raise CalibrationError("engine ray", problem, found=number, needs=needs, remedy=remedy)
