@@ -198,9 +198,7 @@ def sketch(
     if before is None:
         return new
     if not allow_repeats:
-        check_repeats(
-            [*((part, "what was collected before") for part in before.parts), (new.fingerprint, samples.name)]
-        )
+        check_repeats([*((part, "the resumed sketch") for part in before.parts), (new.fingerprint, samples.name)])
     return before + new
 
 

@@ -24,6 +24,10 @@ class DataSet:
 
     path: Path
 
+    def absolute(self) -> DataSet:
+        """The same with an absolute path."""
+        return DataSet(self.path.absolute())
+
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""
         return 1

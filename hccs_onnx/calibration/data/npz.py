@@ -34,6 +34,10 @@ class NpzFile:
 
     path: Path
 
+    def absolute(self) -> NpzFile:
+        """The same with an absolute path."""
+        return NpzFile(self.path.absolute())
+
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""
         with _open_npz(self.path) as archive:
@@ -60,6 +64,10 @@ class NpzFeed:
     """
 
     path: Path
+
+    def absolute(self) -> NpzFeed:
+        """The same with an absolute path."""
+        return NpzFeed(self.path.absolute())
 
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""

@@ -33,6 +33,10 @@ class ParquetFile:
 
     path: Path
 
+    def absolute(self) -> ParquetFile:
+        """The same with an absolute path."""
+        return ParquetFile(self.path.absolute())
+
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""
         with self._opened() as file:

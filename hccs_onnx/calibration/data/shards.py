@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,9 @@ class Source(Protocol):
 
     def feeds(self, specs: Sequence[InputSpec], start: int = 0, stop: int | None = None) -> Iterator[tuple[str, Feed]]:
         """Feeds from `start` to before `stop`, each with what to call it in errors."""
+
+    def absolute(self) -> Source:
+        """The same with an absolute path."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Shard:
     def __len__(self) -> int:
         """Number of feeds."""
         return sum(len(piece) for piece in self.pieces)
+
+    def absolute(self) -> Shard:
+        """The same, whatever the current folder is."""
+        return Shard(tuple(replace(piece, source=piece.source.absolute()) for piece in self.pieces))
 
     def split(self, feeds: int) -> tuple[Shard, Shard]:
         """The first feeds, and the others."""

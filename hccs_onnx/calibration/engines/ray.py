@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
@@ -52,7 +52,8 @@ class RayEngine:
             count = self.shards
             if count is None:
                 count = max(_SHARDS_A_CORE * _cores(ray), -(-len(samples) // _FEEDS_A_SHARD))
-            data = _got(ray, _sum_of(ray, job, samples.shards(count)))
+            shards = [shard.absolute() for shard in samples.shards(count)]  # workers may run in other folders
+            data = _got(ray, _sum_of(ray, replace(job, path=job.path.absolute()), shards))
         return from_bytes(data, "engine ray").as_one_part()
 
 
