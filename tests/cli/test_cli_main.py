@@ -14,7 +14,7 @@ import hccs_onnx
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
-COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "codegen", "simulate", "estimate", "doctor", "demo"]
+COMMANDS = ["inspect", "calibrate", "merge", "rewrite", "verify", "codegen", "simulate", "estimate", "doctor", "demo"]
 LATER = ["report"]
 MODEL = str(bundled_models() / "digits_dynamo.onnx")
 

@@ -95,6 +95,7 @@ def _sketches(job: Job, shards: Sequence[Shard], processes: int) -> Iterator[tup
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
+                process.join()
 
 
 _worker: list[Job | Collector] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ _SHARDS_A_CORE = 8  # at least: so that no core waits long for the last
 _IN_FLIGHT_A_CORE = 2  # tasks: enough to keep cores busy; sketches that wait to be added are bounded by it
 _BRANCHES = 8  # sketches that a task adds up
 _TRIES_AGAIN = 20  # of one task when its worker is lost
+_SECONDS_TO_ANSWER = 10.0
 _PACKAGES = ("numpy", "onnxruntime")
 
 
@@ -66,18 +68,33 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise HccsError("engine ray", "needs Ray", remedy="pip install hccs-onnx[ray]") from error
     connected = ray.is_initialized()
     if not connected:
+        _check_reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here tells nobody
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            found = str(error).splitlines()[0][:200].rstrip(".")
-            remedy = "Check --address, or start one with ray start --head"
-            raise HccsError("engine ray", f"cannot reach the cluster ({found})", remedy=remedy) from error
+            raise _unreachable(str(error)) from error
     try:
         yield ray
     finally:
         if not connected:
             ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse HOST:PORT at once if nobody answers there; Ray itself tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(str(error)) from error
+
+
+def _unreachable(reason: str) -> HccsError:
+    found = reason.splitlines()[0][:200].rstrip(".")
+    remedy = "Check --address, or start one with ray start --head"
+    return HccsError("engine ray", f"cannot reach the cluster ({found})", remedy=remedy)
 
 
 def _cores(ray: Any) -> int:
