@@ -36,7 +36,7 @@ test-oldest: $(VENV)-oldest/.test
 test-exporters: $(VENV)-exporters/.test
 	$(VENV)-exporters/bin/python -m pytest -m slow tests/exporters
 
-# Other tools on rewritten models, in an environment of their own.
+# Other tools on rewritten models, Ray and Parquet, in an environment of their own.
 test-interop: $(VENV)-interop/.test
 	$(VENV)-interop/bin/python -m pytest -m "slow or not slow" tests/interop
 

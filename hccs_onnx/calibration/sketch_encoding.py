@@ -16,6 +16,7 @@ from hccs_onnx.errors import CalibrationError
 from hccs_onnx.reference import Array
 
 _WORDS = 4  # 16-bit words of a number
+_CHUNK = 1 << 16  # numbers: few enough that what is made on the way lies in the cache, not in new pages
 _ARRAYS = [field.name for field in fields(Sketch) if field.name != "longest"]
 _ONE_HEAD = Sketch.empty(1)
 CELLS = sum(int(getattr(_ONE_HEAD, name).size) for name in _ARRAYS)
@@ -79,31 +80,48 @@ def as_sketch(numbers: Array, longest: int) -> Sketch:
 def encoded(numbers: Array) -> Iterator[bytes]:
     """Whole numbers, most of them 0 and few large, in little space.
 
-    A bit for each: whether it is not 0. For those the lowest 16 bits; then the same again for what is left of them
-    without these bits, until nothing is left.
+    In chunks of 2^16, a bit for each: whether it is not 0. For those the lowest 16 bits; then the same again for what is
+    left of them without these bits, until nothing is left.
     """
-    rest = numbers.view(np.uint64)
-    for _ in range(_WORDS):
-        present = rest != 0
-        yield np.packbits(present).tobytes()
-        rest = rest[present]
-        if not rest.size:
-            return
-        yield rest.astype("<u2").tobytes()
-        rest >>= np.uint64(16)
+    for start in range(0, numbers.size, _CHUNK):
+        rest = numbers[start : start + _CHUNK].view(np.uint64)
+        for _ in range(_WORDS):
+            present = rest != 0
+            yield np.packbits(present).tobytes()
+            rest = rest[present]
+            if not rest.size:
+                break
+            yield rest.astype("<u2").tobytes()
+            rest >>= np.uint64(16)
 
 
 def add_encoded(reader: Reader, numbers: Array) -> None:
     """Add what `encoded` wrote to `numbers`."""
-    places, count = None, numbers.size
-    for word in range(_WORDS):
-        bits = np.unpackbits(reader.take(np.uint8, -(-count // 8)), count=count)
-        present = np.flatnonzero(bits.view(bool))
-        places = present if places is None else places[present]
-        count = places.size
-        if not count:
-            return
-        numbers[places] += reader.take("<u2", count).astype(np.int64) << (16 * word)
+    for start in range(0, numbers.size, _CHUNK):
+        chunk = numbers[start : start + _CHUNK]
+        places = _places(reader, chunk.size)
+        if places.size:
+            chunk[places] += _values(reader, places.size)
+
+
+def _values(reader: Reader, count: int) -> Array:
+    """So many numbers that are not 0."""
+    values = reader.take("<u2", count).astype(np.int64)
+    left = np.arange(0)
+    for word in range(1, _WORDS):  # numbers have fewer words the larger they are
+        more = _places(reader, left.size if word > 1 else count)
+        if not more.size:
+            break
+        left = left[more] if word > 1 else more
+        values[left] += reader.take("<u2", more.size).astype(np.int64) << (16 * word)
+    return values
+
+
+def _places(reader: Reader, count: int) -> Array:
+    """Which of so many bits are set."""
+    bits = np.unpackbits(reader.take(np.uint8, -(-count // 8)), count=count)
+    places: Array = np.flatnonzero(bits.view(bool))
+    return places
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
