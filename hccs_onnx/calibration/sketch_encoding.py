@@ -80,8 +80,8 @@ def as_sketch(numbers: Array, longest: int) -> Sketch:
 def encoded(numbers: Array) -> Iterator[bytes]:
     """Whole numbers, most of them 0 and few large, in little space.
 
-    In chunks of 2^16, a bit for each: whether it is not 0. For those the lowest 16 bits; then the same again for what is
-    left of them without these bits, until nothing is left.
+    In chunks of 2^16, a bit for each: whether it is not 0. For those the lowest 16 bits; then the same again for what
+    is left of them without these bits, until nothing is left.
     """
     for start in range(0, numbers.size, _CHUNK):
         rest = numbers[start : start + _CHUNK].view(np.uint64)

@@ -23,6 +23,7 @@ from hccs_onnx.progress import bar
 _FEEDS_A_SHARD = 4096  # at most, unless told: what a lost worker may cost
 _SHARDS_A_CORE = 8  # at least: so that no core waits long for the last
 _IN_FLIGHT_A_CORE = 2  # tasks: enough to keep cores busy; sketches that wait to be added are bounded by it
+_READY_AT_ONCE = 32  # a share of what is in flight is taken at once, so that the driver keeps up with many cores
 _BRANCHES = 8  # sketches that a task adds up
 _TRIES_AGAIN = 20  # of one task when its worker is lost
 _SECONDS_TO_ANSWER = 10.0
@@ -121,7 +122,8 @@ def _sum_of(ray: Any, job: Job, shards: Sequence[Shard]) -> Any:
                 running[feeds], sketches = data, sketches[_BRANCHES:]
             if not running:
                 return sketches[0]
-            for feeds in ray.wait(list(running), num_returns=1)[0]:
+            several = 1 + len(running) // _READY_AT_ONCE
+            for feeds in ray.wait(list(running), num_returns=several)[0]:
                 advance(_got(ray, feeds))
                 sketches.append(running.pop(feeds))
 
