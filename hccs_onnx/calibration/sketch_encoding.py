@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hccs_onnx.calibration.row_sample import RowSample
-from hccs_onnx.calibration.sketch import Sketch
+from hccs_onnx.calibration.sketch import CLIPS, GAP_BINS, HEADROOM_BINS, Sketch
 from hccs_onnx.errors import CalibrationError
 from hccs_onnx.reference import Array
 
 _WORDS = 4  # 16-bit words of a number
-_CHUNK = 1 << 16  # numbers: few enough that what is made on the way lies in the cache, not in new pages
-_ARRAYS = [field.name for field in fields(Sketch) if field.name != "longest"]
-_ONE_HEAD = Sketch.empty(1)
-CELLS = sum(int(getattr(_ONE_HEAD, name).size) for name in _ARRAYS)
-"""Numbers of a head."""
+_BLOCK = 1 << 13  # numbers: what is made of them on the way stays in the cache
 
 
 def not_a_sketch(name: str) -> CalibrationError:
@@ -57,71 +51,56 @@ class Reader:
         return not_a_sketch(self._name)
 
 
-def numbers_of(sketch: Sketch) -> Array:
-    """The arrays of a sketch one behind the other."""
-    return np.concatenate([getattr(sketch, name).ravel() for name in _ARRAYS])
+def numbers_of(sketch: Sketch) -> list[Array]:
+    """What a sketch counts, as vectors in which zeros gather at the end.
+
+    Gaps and headrooms of a model reach only so far, whatever the head and the clip range; so bins come first.
+    """
+    return [
+        np.concatenate([sketch.rows, sketch.entropy, sketch.log_length]),
+        sketch.mass.T.ravel(),
+        *(each.transpose(2, 0, 1).ravel() for each in (sketch.headroom_rows, sketch.headroom)),
+    ]
 
 
-def heads_of(numbers: Array) -> int:
-    """How many heads so many numbers are of."""
-    return numbers.size // CELLS
+def no_numbers(heads: int) -> list[Array]:
+    """Vectors as those of `numbers_of`, of no data."""
+    clips = heads * CLIPS.size * HEADROOM_BINS
+    return [np.zeros(size, np.int64) for size in (3 * heads, heads * GAP_BINS, clips, clips)]
 
 
-def as_sketch(numbers: Array, longest: int) -> Sketch:
-    """The sketch whose arrays lie one behind the other: views, not copies."""
-    heads, position, arrays = heads_of(numbers), 0, {}
-    for name in _ARRAYS:
-        shape = (heads, *getattr(_ONE_HEAD, name).shape[1:])
-        arrays[name] = numbers[position : position + math.prod(shape)].reshape(shape)
-        position += math.prod(shape)
-    return Sketch(longest=longest, **arrays)
+def as_sketch(numbers: list[Array], longest: int) -> Sketch:
+    """The sketch that counts `numbers`."""
+    sums = numbers[0].reshape(3, -1)
+    heads = sums.shape[1]
+    headroom_rows, headroom = (
+        np.ascontiguousarray(each.reshape(HEADROOM_BINS, heads, CLIPS.size).transpose(1, 2, 0)) for each in numbers[2:]
+    )
+    mass = np.ascontiguousarray(numbers[1].reshape(GAP_BINS, heads).T)
+    return Sketch(sums[0], longest, sums[1], sums[2], mass, headroom_rows, headroom)
 
 
 def encoded(numbers: Array) -> Iterator[bytes]:
-    """Whole numbers, most of them 0 and few large, in little space.
+    """Whole numbers: the lowest 16 bits of all, the next 16 bits of all, and so on, each up to the last that is not 0.
 
-    In chunks of 2^16, a bit for each: whether it is not 0. For those the lowest 16 bits; then the same again for what
-    is left of them without these bits, until nothing is left.
+    Before them their lengths.
     """
-    for start in range(0, numbers.size, _CHUNK):
-        rest = numbers[start : start + _CHUNK].view(np.uint64)
-        for _ in range(_WORDS):
-            present = rest != 0
-            yield np.packbits(present).tobytes()
-            rest = rest[present]
-            if not rest.size:
-                break
-            yield rest.astype("<u2").tobytes()
-            rest >>= np.uint64(16)
+    words = [(numbers.view(np.uint64) >> np.uint64(16 * word)).astype("<u2") for word in range(_WORDS)]
+    lengths = [int(np.max(np.flatnonzero(each), initial=-1)) + 1 for each in words]
+    yield np.array(lengths, "<u4").tobytes()
+    yield from (each[:length].tobytes() for each, length in zip(words, lengths, strict=True))
 
 
 def add_encoded(reader: Reader, numbers: Array) -> None:
     """Add what `encoded` wrote to `numbers`."""
-    for start in range(0, numbers.size, _CHUNK):
-        chunk = numbers[start : start + _CHUNK]
-        places = _places(reader, chunk.size)
-        if places.size:
-            chunk[places] += _values(reader, places.size)
-
-
-def _values(reader: Reader, count: int) -> Array:
-    """So many numbers that are not 0."""
-    values = reader.take("<u2", count).astype(np.int64)
-    left = np.arange(0)
-    for word in range(1, _WORDS):  # numbers have fewer words the larger they are
-        more = _places(reader, left.size if word > 1 else count)
-        if not more.size:
-            break
-        left = left[more] if word > 1 else more
-        values[left] += reader.take("<u2", more.size).astype(np.int64) << (16 * word)
-    return values
-
-
-def _places(reader: Reader, count: int) -> Array:
-    """Which of so many bits are set."""
-    bits = np.unpackbits(reader.take(np.uint8, -(-count // 8)), count=count)
-    places: Array = np.flatnonzero(bits.view(bool))
-    return places
+    for word, length in enumerate(reader.take("<u4", _WORDS).tolist()):
+        if length > numbers.size:
+            raise reader.refusal()
+        values = reader.take("<u2", length)
+        for start in range(0, length, _BLOCK):
+            block = values[start : start + _BLOCK].astype(np.int64)
+            block <<= 16 * word
+            numbers[start : start + block.size] += block
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

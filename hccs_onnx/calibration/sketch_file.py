@@ -24,13 +24,12 @@ import numpy as np
 from hccs_onnx.calibration.model_sketch import ModelSketch, Observed, Subject, check_heads, check_room
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch_encoding import (
-    CELLS,
     Reader,
     add_encoded,
     as_sketch,
     encoded,
     encoded_rows,
-    heads_of,
+    no_numbers,
     not_a_sketch,
     numbers_of,
     with_encoded_rows,
@@ -41,6 +40,7 @@ from hccs_onnx.reference import Array
 
 FORMAT, VERSION = "hccs-sketch", 1
 MOST_BYTES = 2**33
+MOST_HEADS = 2**14  # of a model: they take 393 kB each in memory, however small the file
 
 
 def to_bytes(sketch: ModelSketch) -> bytes:
@@ -64,7 +64,7 @@ def to_bytes(sketch: ModelSketch) -> bytes:
     pieces = [f"{FORMAT} {VERSION}\n{json.dumps(header, sort_keys=True, allow_nan=False)}\n".encode()]
     pieces += [bytes.fromhex(part) for part in sketch.parts]
     for number, each in enumerate(sketch.sketches):
-        pieces += encoded(numbers_of(each))
+        pieces += [piece for numbers in numbers_of(each) for piece in encoded(numbers)]
         if subject.keeps_rows:
             pieces += encoded_rows(sketch.samples[number])
     digest = hashlib.sha256()
@@ -141,7 +141,8 @@ class Sum:
 
     def __init__(self, subject: Subject | None = None) -> None:
         self.subject = subject
-        self._numbers: list[Array] = []
+        self._heads: list[int] = []
+        self._numbers: list[list[Array]] = []
         self._longest: list[int] = []
         self._samples: list[RowSample] = []
         self._feeds = 0
@@ -162,23 +163,26 @@ class Sum:
             heads, longest = _counts(header["heads"]), _counts(header["longest"])
             feeds, parts = int(header["feeds"]), int(header["parts"])
             shapes = list(zip(subject.observed, heads, longest, strict=True))
+            if sum(heads) > MOST_HEADS:
+                raise ValueError
         except (KeyError, TypeError, ValueError) as error:
             raise not_a_sketch(name) from error
         self.subject = self.subject or subject
         self.subject.check(subject, name)
         if not self._numbers:
-            self._numbers = [np.zeros(0, np.int64) for _ in heads]
+            self._heads = [0] * len(heads)
+            self._numbers = [no_numbers(0) for _ in heads]
             self._longest = [0] * len(heads)
             self._samples = [RowSample.empty(0) for _ in heads] if subject.keeps_rows else []
         self._feeds += feeds
         self.parts += [(bytes(part).hex(), name) for part in reader.take(np.uint8, 32 * parts).reshape(-1, 32)]
         for number, (observed, count, row) in enumerate(shapes):
-            check_heads(observed, heads_of(self._numbers[number]), count)
+            check_heads(observed, self._heads[number], count)
             self._longest[number] = max(self._longest[number], row)
-            reader.check(count * CELLS // 8)  # what is to be allocated is in proportion to what there is
-            if count and not self._numbers[number].size:
-                self._numbers[number] = np.zeros(count * CELLS, np.int64)
-            add_encoded(reader, self._numbers[number] if count else np.zeros(0, np.int64))
+            if count and not self._heads[number]:
+                self._heads[number], self._numbers[number] = count, no_numbers(count)
+            for numbers in self._numbers[number] if count else no_numbers(0):
+                add_encoded(reader, numbers)
             if subject.keeps_rows:
                 self._samples[number] = with_encoded_rows(self._samples[number], reader, count, row)
         reader.finish()
