@@ -37,6 +37,8 @@ def merge_files(paths: Sequence[Path], *, allow_repeats: bool = False) -> ModelS
     >>> merge_files([Path("part1.sketch"), Path("part2.sketch")]).feeds  # doctest: +SKIP
     2000
     """
+    if not paths:
+        return Sum().result()
     first = Sum()
     first.add(read(paths[0]), str(paths[0]))
     subject = first.subject
