@@ -41,7 +41,7 @@ test-exporters: $(VENV)-exporters/.test
 tutorial: $(VENV)-exporters/.test
 	$(VENV)-exporters/bin/python -m tools.tutorial
 
-# Other tools on rewritten models, in an environment of their own.
+# Other tools on rewritten models, Ray and Parquet, in an environment of their own.
 test-interop: $(VENV)-interop/.test
 	$(VENV)-interop/bin/python -m pytest -m "slow or not slow" tests/interop
 

@@ -73,7 +73,8 @@ def _calibrate(model: Path, data: Feed) -> ChildRun:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "data.npz"
         np.savez(file, **data)  # type: ignore[arg-type]
-        return run_module("hccs_onnx", "calibrate", model, "--data", file, "-o", Path(folder) / "calibration.json")
+        options = ["--shards", "1", "-o", Path(folder) / "calibration.json"]  # one process
+        return run_module("hccs_onnx", "calibrate", model, "--data", file, *options)
 
 
 def _report(runs: Mapping[str, Mapping[int, ChildRun]]) -> str:
@@ -89,7 +90,8 @@ def _report(runs: Mapping[str, Mapping[int, ChildRun]]) -> str:
         limit = f"<= {100 * _MOST_GROWTH:.0f} %"
         targets.append((f"{name}: growth of the peak", f"{100 * growth:.1f} %", limit, verdict(growth <= _MOST_GROWTH)))
     about = (
-        "Peak resident memory (VmHWM) of a fresh `python -m hccs_onnx calibrate MODEL --data DATA.npz -o CALIB.json`. "
+        "Peak resident memory (VmHWM) of a fresh `python -m hccs_onnx calibrate MODEL --data DATA.npz -o CALIB.json "
+        "--shards 1`, that is one process. "
         "Logits are sketched feed by feed, and the `.npz` is read in rows."
     )
     return "\n\n".join(

@@ -49,6 +49,16 @@ class HccsError(Exception):
         # A library's message may span lines; the user gets one.
         super().__init__(" ".join(f"{text}. {remedy + '.' if remedy else ''}".split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors come back from other processes as they are."""
+        return _again, (type(self), str(self))
+
+
+def _again(kind: type[HccsError], text: str) -> HccsError:
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
+
 
 class ModelError(HccsError):
     """The model cannot be read, written or is not valid ONNX."""

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from hccs_onnx._version import __version__
-from hccs_onnx.calibration.collect import collect
+from hccs_onnx.calibration.collect import prepare
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
-from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
-from hccs_onnx.calibration.granularity import fit_floats, fit_integers
-from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm
+from hccs_onnx.calibration.engines import Engine, LocalEngine
+from hccs_onnx.calibration.file import Calibration, Granularity
+from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, ScaleGranularity, fit
+from hccs_onnx.calibration.merge import check_repeats, merge_files
+from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.data_free import integer_parameters
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
@@ -29,20 +30,12 @@ from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
     DATA_FREE,
-    OUTPUT_TYPES,
-    PROFILES,
-    RECIPROCALS,
     HccsParams,
-    HeadParams,
     LogitQuantizer,
     OutputType,
     Profile,
     Reciprocal,
 )
-
-LogitScale = Literal["free", "power-of-two"]
-LogitZeroPoint = Literal["free", "zero"]
-ScaleGranularity = Literal["head", "tensor"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +105,7 @@ def calibrate(
     logit_scale: LogitScale = "free",
     logit_zero_point: LogitZeroPoint = "free",
     scale_granularity: ScaleGranularity = "head",
+    engine: Engine | None = None,
 ) -> Calibration:
     """Fit head parameters of least KL divergence to real samples.
 
@@ -137,6 +131,8 @@ def calibrate(
     scale_granularity : {'head', 'tensor'}
         For integers, whether each head may have a quantiser of its own, or all of a node share one; B, S and Dmax are
         shared as `granularity` says.
+    engine : Engine, optional
+        Where the model runs, see `hccs_onnx.calibration.engines`; default: in this process. All give the same result.
 
     Returns
     -------
@@ -151,54 +147,64 @@ def calibrate(
     --------
     >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
     """
-    _check_choices(granularity, to, reciprocal, profile)
-    _check_quantizer_choices(to, logit_scale, logit_zero_point, scale_granularity)
+    options = FitOptions(granularity, to, reciprocal, profile, logit_scale, logit_zero_point, scale_granularity)
+    options.check()
+    return fit(sketch(model, data, keep_rows=to != "float", engine=engine), options, str(model))
+
+
+def sketch(
+    model: Path | str,
+    data: DataSource,
+    *,
+    keep_rows: bool = False,
+    engine: Engine | None = None,
+    resume: Sequence[Path] = (),
+    allow_repeats: bool = False,
+) -> ModelSketch:
+    """What `calibrate` learns from samples before it fits: it can be saved, added to others, and fitted in many ways.
+
+    Parameters
+    ----------
+    model : path
+        The original model.
+    data : path, iterable of feeds, or CalibrationDataReader
+        Samples, see `hccs_onnx.calibration.data.Samples`.
+    keep_rows : bool
+        Keep a sample of rows, without which integer output cannot be fitted.
+    engine : Engine, optional
+        Where the model runs; default: in this process.
+    resume : sequence of path
+        Sketch files that the new sketch is added to.
+    allow_repeats : bool
+        Whether `data` may be in them already.
+
+    Raises
+    ------
+    ModelError, DataError, CalibrationError
+        With what to do about it.
+
+    Examples
+    --------
+    >>> sketch("encoder.onnx", "samples.npz").feeds  # doctest: +SKIP
+    256
+    """
     path = Path(model)
     proto = read_model(path)
     opset = default_opset(proto)
     uncover(proto, path.parent)
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
-    collected = collect(proto, path, targets, samples, sample_rows=to != "float")
-    for item in targets:
-        if item not in collected.softmaxes:
-            logger.warning("node '%s' in %s never ran on the data: not calibrated", item.node, describe(item.place))
-    targets = list(collected.softmaxes)
-    if not targets:
-        problem = "no attention ran: all of it lies in bodies that the data does not reach"
-        raise CalibrationError(str(path), problem, remedy="Give samples that reach it")
-    fits = fit_floats(collected.sketches, granularity)
-    if to != "float":
-        numerics = [
-            Numerics(to, reciprocal, profile, item.masked and profile == "extended", sketch.longest)
-            for item, sketch in zip(targets, collected.sketches, strict=True)
-        ]
-        forms = [
-            QuantizerForm(
-                per_tensor=scale_granularity == "tensor" or item.folded or opset < PER_AXIS_OPSET,
-                unit=item.factor if logit_scale == "power-of-two" else None,
-                symmetric=logit_zero_point == "zero",
-            )
-            for item in targets
-        ]
-        fits = fit_integers(collected.samples, fits, granularity, numerics, forms)
-    softmaxes = tuple(
-        SoftmaxCalibration(
-            item.node, item.logits, item.head_axis, sketch.longest, item.masked and profile == "extended", heads
-        )
-        for item, sketch, heads in zip(targets, collected.sketches, fits, strict=True)
-    )
-    return Calibration(
-        model_sha256=file_sha256(path),
-        tool_version=__version__,
-        profile=profile,
-        granularity=granularity,
-        output=to,
-        reciprocal=reciprocal,
-        data_fingerprint=collected.fingerprint,
-        rows=sum(int(sketch.rows.sum()) for sketch in collected.sketches),
-        softmaxes=softmaxes,
-    )
+    job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
+    del proto
+    before = merge_files(resume, allow_repeats=allow_repeats) if resume else None
+    if before is not None:
+        job.subject.check(before.subject, str(resume[0]))  # before any long work
+    new = (engine or LocalEngine()).sketch(job, samples)
+    if before is None:
+        return new
+    if not allow_repeats:
+        check_repeats([*((part, "the resumed sketch") for part in before.parts), (new.fingerprint, samples.name)])
+    return before + new
 
 
 def rewrite(
@@ -262,7 +268,7 @@ def rewrite(
     """
     output_type: OutputType = to or (calibration.output if calibration is not None else "float")
     if calibration is None:
-        _check_choices("head", output_type, reciprocal, profile)
+        FitOptions("head", output_type, reciprocal, profile).check()
     elif output_type != calibration.output:
         problem = f"was made for {calibration.output} output"
         raise CalibrationError("calibration", problem, needs=output_type, remedy="Calibrate again")
@@ -436,31 +442,3 @@ def _check_legal(targets: list[AttentionSoftmax], params: Mapping[str, HccsParam
         )
         if reasons:
             raise ParameterError(f"node '{item.node}'", reasons[0], remedy="Calibrate again")
-
-
-def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, profile: Profile) -> None:
-    for name, value, known in (
-        ("granularity", granularity, get_args(Granularity)),
-        ("to", to, OUTPUT_TYPES),
-        ("reciprocal", reciprocal, RECIPROCALS),
-        ("profile", profile, PROFILES),
-    ):
-        if value not in known:
-            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
-    if to == "float" and reciprocal != "norm":
-        raise HccsError("reciprocal", "means nothing for float output", found=reciprocal, remedy="Leave it out")
-    reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
-    if reasons:
-        raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")
-
-
-def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:
-    for name, value, known in (
-        ("logit_scale", scale, get_args(LogitScale)),
-        ("logit_zero_point", zero_point, get_args(LogitZeroPoint)),
-        ("scale_granularity", granularity, get_args(ScaleGranularity)),
-    ):
-        if value not in known:
-            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
-        if to == "float" and value != known[0]:
-            raise HccsError(name, "means nothing for float output", found=value, remedy="Leave it out")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from hccs_onnx import errors
@@ -19,6 +21,13 @@ from hccs_onnx.errors import ExitStatus, HccsError
 )
 def test_text_has_only_the_parts_given(details: dict[str, object], text: str) -> None:
     assert str(HccsError("a.onnx", "is empty", **details)) == text  # type: ignore[arg-type]
+
+
+def test_error_comes_back_from_another_process_as_it_was() -> None:
+    error = errors.DataError("a.npz", "is damaged", found=1, needs=2, remedy="Write it again")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is errors.DataError
+    assert str(again) == str(error)
 
 
 def test_text_is_one_line_when_the_cause_spans_several() -> None:

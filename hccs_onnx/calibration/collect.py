@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from hccs_onnx.calibration.data import Feed, Samples
-from hccs_onnx.calibration.recorder import record, recording, recording_options
+from hccs_onnx.calibration.data import Feed, InputSpec, Samples, Shard, input_specs
+from hccs_onnx.calibration.model_sketch import ModelSketch, Observed, Subject, check_heads
+from hccs_onnx.calibration.recorder import record, recording, register
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
-from hccs_onnx.errors import CalibrationError, DataError, HccsError
+from hccs_onnx.errors import DataError, HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
-from hccs_onnx.graph.sessions import load_session
-from hccs_onnx.progress import progress
+from hccs_onnx.graph.external import external_locations
+from hccs_onnx.graph.files import file_sha256
+from hccs_onnx.graph.replacement import PER_AXIS_OPSET
+from hccs_onnx.graph.scopes import describe
+from hccs_onnx.graph.sessions import load_bytes
 from hccs_onnx.reference import Array
 
 if TYPE_CHECKING:
@@ -27,40 +30,39 @@ if TYPE_CHECKING:
 
     from hccs_onnx.operator.python_op import PythonSession
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class Collected:
-    """What a pass over the data gives.
+class Job:
+    """What is to be run over data; all that a process needs that has the model's external data.
 
     Parameters
     ----------
-    softmaxes : tuple of AttentionSoftmax
-        Those of which there is something to tell, in the order asked for: one in a body may never have run.
-    sketches : tuple of Sketch
-        One each.
-    fingerprint : str
-        Hash of the samples that does not depend on their order.
-    samples : tuple of RowSample
-        One each, if asked for.
+    model : bytes
+        The model, with what is observed as outputs.
+    path : pathlib.Path
+        The original's file, in whose folder external data lies.
+    external : bool
+        Whether there is external data.
+    outputs : tuple of str
+        Logits that are outputs; if all lie in bodies, some output of the model.
+    specs : tuple of InputSpec
+        What the model takes.
+    subject : Subject
+        What the sketches will be of.
     """
 
-    softmaxes: tuple[AttentionSoftmax, ...]
-    sketches: tuple[Sketch, ...]
-    fingerprint: str
-    samples: tuple[RowSample, ...] = ()
+    model: bytes
+    path: Path
+    external: bool
+    outputs: tuple[str, ...]
+    specs: tuple[InputSpec, ...]
+    subject: Subject
 
 
-def collect(
-    model: onnx.ModelProto,
-    path: Path,
-    softmaxes: Sequence[AttentionSoftmax],
-    samples: Samples,
-    *,
-    sample_rows: bool = False,
-) -> Collected:
-    """Sketch the logits of `softmaxes` over all samples; memory does not grow with their number.
+def prepare(
+    model: onnx.ModelProto, path: Path, softmaxes: Sequence[AttentionSoftmax], opset: int, *, keep_rows: bool = False
+) -> Job:
+    """The job of sketching the logits of `softmaxes`.
 
     Parameters
     ----------
@@ -70,73 +72,122 @@ def collect(
         Its file.
     softmaxes : sequence of AttentionSoftmax
         What to observe.
-    samples : Samples
-        The data.
-    sample_rows : bool
+    opset : int
+        Of the original model.
+    keep_rows : bool
         Keep a sample of whole rows beside the sketches.
+    """
+    observed = tuple(
+        Observed(
+            item.node, item.logits, describe(item.place) if item.place else "", item.heads, item.head_axis, item.masked,
+            item.self_attention, per_tensor=item.folded or opset < PER_AXIS_OPSET, unit=item.factor,
+        )
+        for item in softmaxes
+    )  # fmt: skip
+    specs = tuple(input_specs(model))
+    names = list(dict.fromkeys(item.logits for item in softmaxes if not item.place))
+    record(with_outputs(model, names), [(item.place, item.logits) for item in softmaxes if item.place])
+    return Job(
+        model=model.SerializeToString(),
+        path=path,
+        external=bool(external_locations(model)),
+        outputs=tuple(names or [model.graph.output[0].name]),
+        specs=specs,
+        subject=Subject(file_sha256(path), observed, keep_rows),
+    )
+
+
+class Collector:
+    """A session of a job's model, which sketches feeds; memory does not grow with their number.
+
+    The session runs on one thread, so that all engines compute the same bits, whatever the number of cores.
+
+    Parameters
+    ----------
+    job : Job
+        What to run.
 
     Raises
     ------
-    DataError
-        If a sample does not fit, or makes the model fail.
-    CalibrationError
-        If all rows of a Softmax are masked, or its logits are not finite.
+    ModelError
+        If onnxruntime refuses the model.
     """
-    names = list(dict.fromkeys(item.logits for item in softmaxes if not item.place))
-    inside = [(item.place, item.logits) for item in softmaxes if item.place]
-    statistics = {item: _Statistics(item, sample_rows) for item in softmaxes}
-    by_name: dict[str, list[_Statistics]] = {}
-    for item, target in statistics.items():
-        by_name.setdefault(item.logits, []).append(target)
 
-    def take(name: str, logits: Array) -> None:
-        for target in by_name[name]:
-            target.add(logits)
+    def __init__(self, job: Job) -> None:
+        self._subject, self._specs, self._outputs = job.subject, job.specs, list(job.outputs)
+        records = any(observed.place for observed in job.subject.observed)
+        self._session = load_bytes(job.model, job.path, _options(records), external=job.external)
 
-    session = load_session(record(with_outputs(model, names), inside), path, recording_options() if inside else None)
-    fingerprint = 0
-    for feed in progress(samples, "calibrating", len(samples)):
-        with recording(take):
-            outputs = run(session, names or [model.graph.output[0].name], feed)
-        for name in names:
-            take(name, outputs.pop(0))
-        del outputs  # before the next are made
-        fingerprint += _fingerprint(feed)
-    met = tuple(item for item in softmaxes if statistics[item].sketch is not None)
-    sketches = [statistics[item].sketch or Sketch.empty(1) for item in met]
-    rows = [statistics[item].rows or RowSample.empty(1) for item in met] if sample_rows else []
-    for sketch, item in zip(sketches, met, strict=True):
-        if not sketch.rows.all():
-            head = int(np.argmin(sketch.rows))
-            problem = f"head {head} has no row to learn from: all are masked or not finite"
-            raise CalibrationError(f"node '{item.node}'", problem, remedy="Check the attention mask in the data")
-    return Collected(met, tuple(sketches), f"{fingerprint % 2**256:064x}", tuple(rows))
+    def collect(self, feeds: Iterable[Feed]) -> ModelSketch:
+        """The sketch of some feeds.
 
+        Raises
+        ------
+        DataError
+            If a sample makes the model fail.
+        CalibrationError
+            If the number of heads changes from sample to sample.
+        """
+        statistics = [_Statistics(observed, self._subject.keeps_rows) for observed in self._subject.observed]
+        by_name: dict[str, list[_Statistics]] = {}
+        for each in statistics:
+            by_name.setdefault(each.observed.logits, []).append(each)
 
-def _heads(item: AttentionSoftmax, logits: Array) -> int:
-    """Number of heads; where the graph does not tell, the size of an axis that they have for themselves."""
-    if item.heads is not None:
-        return item.heads
-    return int(logits.shape[item.head_axis]) if logits.ndim >= 4 else 1
+        def take(name: str, logits: Array) -> None:
+            for target in by_name.get(name, []):
+                target.add(logits)
+
+        fingerprint, count = 0, 0
+        for feed in feeds:
+            with recording(take):
+                outputs = run(self._session, self._outputs, feed)
+            for name in self._outputs:
+                take(name, outputs.pop(0))
+            del outputs  # before the next are made
+            fingerprint += _fingerprint(feed)
+            count += 1
+        sketches = tuple(each.sketch for each in statistics)
+        samples = tuple(each.rows for each in statistics) if self._subject.keeps_rows else ()
+        return ModelSketch(self._subject, sketches, samples, (f"{fingerprint % 2**256:064x}",), count)
+
+    def collect_shard(self, shard: Shard) -> ModelSketch:
+        """The sketch of a shard; errors as those of `collect`, and what `Samples` raises."""
+        return self.collect(Samples(shard, self._specs))
 
 
 class _Statistics:
-    """Sketch and sample of one Softmax; None until it runs."""
+    """Sketch and sample of one Softmax; without heads until it runs."""
 
-    def __init__(self, item: AttentionSoftmax, sample_rows: bool) -> None:
-        self._item, self._sample_rows = item, sample_rows
-        self.sketch: Sketch | None = None
-        self.rows: RowSample | None = None
+    def __init__(self, observed: Observed, keep_rows: bool) -> None:
+        self.observed, self._keep_rows = observed, keep_rows
+        self.sketch, self.rows = Sketch.empty(0), RowSample.empty(0)
 
     def add(self, logits: Array) -> None:
-        item = self._item
-        if self.sketch is None:
-            count = _heads(item, logits)
-            self.sketch = Sketch.empty(count)
-            self.rows = RowSample.empty(count) if self._sample_rows else None
-        for target in (self.sketch, self.rows):
-            if target is not None:
-                target.add(logits, masked=item.masked, self_attention=item.self_attention)
+        observed, heads = self.observed, _heads(self.observed, logits)
+        if not self.sketch.rows.size:
+            self.sketch, self.rows = Sketch.empty(heads), RowSample.empty(heads)
+        check_heads(observed, self.sketch.rows.size, heads)
+        for target in (self.sketch, self.rows) if self._keep_rows else (self.sketch,):
+            target.add(logits, masked=observed.masked, self_attention=observed.self_attention)
+
+
+def _heads(observed: Observed, logits: Array) -> int:
+    """Number of heads; where the graph does not tell, the size of an axis that they have for themselves."""
+    if observed.heads is not None:
+        return observed.heads
+    return int(logits.shape[observed.head_axis]) if logits.ndim >= 4 else 1
+
+
+def _options(records: bool) -> ort.SessionOptions:
+    """Options of a session on one thread, that can record."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    if records:
+        options.register_custom_ops_library(register())
+    return options
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hccs_onnx.calibration.sketch import CLIPS, FIXED_POINT, GAP_BINS, GAP_STEP, Sketch
+from hccs_onnx.calibration.sketch import CLIPS, FIXED_POINT, GAP_BINS, GAP_STEP, LOG_FIXED_POINT, Sketch
 from hccs_onnx.params import MAX_CLIP_DISTANCE, MAX_OFFSET, MAX_SLOPE, HeadParams
 from hccs_onnx.reference import Array
 
@@ -92,7 +92,7 @@ class _Objective:
     def __init__(self, sketch: Sketch, head: int) -> None:
         rows = float(sketch.rows[head])
         unit = FIXED_POINT * rows
-        self._constant = (float(sketch.log_length[head]) - float(sketch.entropy[head])) / unit
+        self._constant = (float(sketch.log_length[head]) - float(sketch.entropy[head])) / (LOG_FIXED_POINT * rows)
         self._mass_below = np.append(sketch.mass[head, 0], sketch.mass[head].cumsum()) / unit
         counts = sketch.headroom_rows[head]
         self._clip, self._bin = np.nonzero(counts)

@@ -6,6 +6,7 @@ contents alone, so any split, order or merge of the data keeps the same ones; eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class RowSample:
             np.maximum(self.highest, other.highest),
             np.minimum(self.lowest, other.lowest),
         )
-        merged._trim()
+        merged.trim()
         return merged
 
     def pooled(self) -> RowSample:
@@ -83,7 +84,7 @@ class RowSample:
                 counted, live = live_rows(rows, masked, self_attention)
                 if counted.any():
                     self._offer(head, np.where(live[counted], rows[counted], -np.inf).astype(np.float32))
-        self._trim()
+        self.trim()
 
     def matrix(self, head: int) -> Array:
         """The rows of a head, float64 of shape (row, key): -inf where masked, NaN behind the end of a shorter row."""
@@ -97,16 +98,20 @@ class RowSample:
         maxima = rows.max(axis=-1)
         self.highest[head] = max(self.highest[head], maxima.max())
         self.lowest[head] = min(self.lowest[head], maxima.min())
-        hashes = row_hashes(rows)
-        kept = self.rows[head]
-        best = np.argsort(hashes, kind="stable")[: self.capacity]
-        limit = max(kept) if len(kept) >= self.capacity else None
-        for index in best:
-            if limit is not None and hashes[index] > limit:
-                break
-            kept[int(hashes[index])] = rows[index].copy()
+        # Each row once before any is left out: else how many are kept would depend on the capacity so far.
+        hashes, places = np.unique(row_hashes(rows), return_index=True)
+        self.offer(head, hashes, lambda index: rows[places[index]].copy())
 
-    def _trim(self) -> None:
+    def offer(self, head: int, hashes: Array, row: Callable[[int], Array]) -> None:
+        """Take what is wanted of rows with ascending `hashes`; `row` gives the one at a place. Trims nothing."""
+        kept, hashes = self.rows[head], hashes[: self.capacity]
+        if len(kept) >= self.capacity:
+            hashes = hashes[: np.searchsorted(hashes, np.uint64(max(kept)))]
+        for index, key in enumerate(hashes.tolist()):
+            kept[key] = row(index)
+
+    def trim(self) -> None:
+        """Leave out what is too much."""
         for head, rows in enumerate(self.rows):
             if len(rows) > self.capacity:
                 self.rows[head] = dict(sorted(rows.items())[: self.capacity])

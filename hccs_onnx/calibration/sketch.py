@@ -23,7 +23,9 @@ GAP_STEP = 1.0 / 256.0  # nats
 GAP_BINS = int(DEFAULT_MASK_GAP / GAP_STEP) + 1  # bin k holds gaps that round to k * GAP_STEP
 HEADROOM_BINS = 256
 HEADROOM_STEP = np.log(65536.0) / HEADROOM_BINS  # bin k holds headrooms with -log(h) in [k, k+1) steps
-FIXED_POINT = 2.0**30
+FIXED_POINT = 2.0**24  # units of one: softmax mass, headroom
+LOG_FIXED_POINT = 2.0**20  # units of a nat: entropies and lengths, each far above 1
+MOST_ROWS = 2**39  # of a head: beyond, sums of mass (and of nats, for rows of up to 2^20 keys) may leave 63 bits
 MASKED_ROW = -1000.0  # a row whose maximum lies below is a row of masked keys only
 
 
@@ -48,9 +50,9 @@ class Sketch:
     longest : int
         Longest row met, masked keys included.
     entropy : ndarray of int64, shape (head,)
-        Sum of the rows' softmax entropies in nats, fixed point.
+        Sum of the rows' softmax entropies in nats, fixed point of 20 bits.
     log_length : ndarray of int64, shape (head,)
-        Sum of log(live keys), fixed point.
+        Sum of log(live keys), fixed point of 20 bits.
     mass : ndarray of int64, shape (head, gap bin)
         Softmax mass by gap, fixed point.
     headroom_rows, headroom : ndarray of int64, shape (head, clip, headroom bin)
@@ -58,7 +60,8 @@ class Sketch:
 
     Notes
     -----
-    Fixed point has 30 fractional bits: 64-bit sums hold 2^33 rows of one unit of mass each.
+    Fixed point has 24 fractional bits, so 64-bit sums hold the 2^39 rows of a head that a thousand million texts of 512
+    tokens have. Mass below 2^-25 of a row is not counted.
 
     Examples
     --------
@@ -89,9 +92,10 @@ class Sketch:
         return Sketch(**(sums | {"longest": max(self.longest, other.longest)}))
 
     def pooled(self) -> Sketch:
-        """The sketch as if all heads were one."""
+        """The sketch as if all heads were one; sums are float64, as many heads may have too many rows for 64 bits."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "longest"}
-        return Sketch(longest=self.longest, **{name: a.sum(axis=0, keepdims=True) for name, a in arrays.items()})
+        sums = {name: a.sum(axis=0, keepdims=True, dtype=np.float64) for name, a in arrays.items()}
+        return Sketch(longest=self.longest, **sums)
 
     def add(self, logits: Array, *, masked: bool, self_attention: bool) -> None:
         """Count the rows of one batch of logits.
@@ -129,8 +133,8 @@ class Sketch:
         self.rows[head] += gap.shape[0]
         # -sum p log p = log(total) + sum p * gap
         entropy = np.log(total[:, 0]) + np.where(live, mass * gap, 0.0).sum(axis=-1)
-        self.entropy[head] += _fixed(entropy)
-        self.log_length[head] += _fixed(np.log(length))
+        self.entropy[head] += _fixed(entropy, LOG_FIXED_POINT)
+        self.log_length[head] += _fixed(np.log(length), LOG_FIXED_POINT)
         self._add_mass(head, bins, mass)
         self._add_headroom(head, bins, np.where(live, gap, 0.0), length)
 
@@ -181,8 +185,8 @@ def live_rows(logits: Array, masked: bool, self_attention: bool) -> tuple[Array,
     return counted, live
 
 
-def _fixed(values: Array) -> int:
-    return int(np.rint(values * FIXED_POINT).sum())
+def _fixed(values: Array, unit: float) -> int:
+    return int(np.rint(values * unit).sum())
 
 
 def _zeros(shape: tuple[int, ...], count: int) -> list[Array]:

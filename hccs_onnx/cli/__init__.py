@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from hccs_onnx._version import __version__
-from hccs_onnx.cli import calibrate, codegen, demo, doctor, estimate, inspect, report, rewrite, simulate, verify
+from hccs_onnx.cli import calibrate, codegen, demo, doctor, estimate, inspect, merge, report, rewrite, simulate, verify
 from hccs_onnx.cli.common import PrintableFormatter, note
 from hccs_onnx.errors import ExitStatus, HccsError
 
-_COMMANDS = (inspect, calibrate, rewrite, verify, report, codegen, simulate, estimate, doctor, demo)
+_COMMANDS = (inspect, calibrate, merge, rewrite, verify, report, codegen, simulate, estimate, doctor, demo)
 _DESCRIPTION = """Replace attention's Softmax in ONNX models by HCCS, the head-calibrated clipped-linear Softmax.
 
 The road: inspect -> calibrate -> rewrite -> verify. Start with: python -m hccs_onnx demo"""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-DATA_HELP = """samples: an .npz (input name -> array, first axis = samples), a folder of .npz (one feed each), or a
-folder of ONNX test_data_set_*/input_*.pb"""
-"""Columns that `mean_and_worst` of the heads' deficits fills."""
+DATA_HELP = """samples: an .npz (input name -> array, first axis = samples), a Parquet file or a folder of them (a
+column an input, a row a sample), a folder of .npz (one feed each), a folder of ONNX test_data_set_*/input_*.pb, or a
+quoted pattern of any of these, as in 'shards/*.npz'"""
 
 
 def add_command(commands: Any, name: str, help_text: str, example: str) -> argparse.ArgumentParser:

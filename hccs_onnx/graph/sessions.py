@@ -59,6 +59,13 @@ def load_session(
             raise error from None  # newer runtimes always refuse linked data in the second attempt
 
 
+def load_bytes(data: bytes, source: Path, options: ort.SessionOptions, *, external: bool) -> ort.InferenceSession:
+    """As `load_session`, of a model in bytes; `external` says whether it has external data."""
+    if external:
+        return load_session(onnx.ModelProto.FromString(data), source, options)
+    return create_session(data, source, options)
+
+
 def _followed(locations: list[str], folder: Path) -> tuple[Path, dict[str, str]]:
     """The folder to give to the runtime, and where in it data lies if that is elsewhere than the model says.
 

@@ -13,11 +13,11 @@ import onnx
 
 from hccs_onnx import workflow
 from hccs_onnx.backends import best_backend, open_session
-from hccs_onnx.calibration.collect import Collected, collect
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.errors import CalibrationError, DataError, HccsError
-from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
+from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.scopes import describe
 from hccs_onnx.graph.sessions import load_session
@@ -103,7 +103,7 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
             sessions = load_session(read_model(model), model), open_session(read_model(rewritten), rewritten, backend)
             content = replace(content, accuracy=compare_labels(*sessions, samples, labels, str(request.labels)))
         result = verify(model, rewritten, request.data, backend=backend)
-        content = _with_data(content, result, _collect(model, calibration, samples))
+        content = _with_data(content, result, workflow.sketch(model, request.data))
         maps = attention_maps(model, rewritten, telling_heads(content.heads), feed, backend)
         return replace(content, maps=maps, sample=request.sample)
 
@@ -177,24 +177,20 @@ def _feed(samples: Samples, number: int) -> Feed:
     raise DataError(samples.name, f"has no sample {number}", remedy="Give --sample a number from 0")
 
 
-def _collect(model: Path, calibration: Calibration, samples: Samples) -> Collected:
-    """Sketches of the calibrated Softmax nodes on the report's data."""
-    proto = read_model(model)
-    uncover(proto, model.parent)
-    calibrated = {softmax.logits for softmax in calibration.softmaxes}
-    targets = [item for item in find_attention(proto, model.parent) if item.logits in calibrated]
-    return collect(proto, model, targets, samples)
-
-
-def _with_data(content: Content, result: Verification, collected: Collected) -> Content:
+def _with_data(content: Content, result: Verification, sketch: ModelSketch) -> Content:
     measured = {(item.node, item.head): Measured(item.kl, item.deficit) for item in result.heads}
     reach = reach_of([head.fit for head in content.heads])
     logits = [softmax.logits for softmax in content.calibration.softmaxes]
     clips = [[head.fit.params.clip_range for head in layer] for layer in content.layers]
+    ran = {
+        item.logits: heads
+        for item, heads in zip(sketch.subject.observed, sketch.sketches, strict=True)
+        if item.logits in logits and heads.rows.all() and heads.rows.size
+    }
     gaps = {
-        (item.logits, index): found
-        for item, sketch in zip(collected.softmaxes, collected.sketches, strict=True)
-        for index, found in enumerate(gaps_of(sketch, clips[logits.index(item.logits)], reach))
+        (name, index): found
+        for name, heads in ran.items()
+        for index, found in enumerate(gaps_of(heads, clips[logits.index(name)], reach))
     }
     heads = tuple(
         replace(
@@ -204,7 +200,7 @@ def _with_data(content: Content, result: Verification, collected: Collected) -> 
         )
         for head in content.heads
     )
-    shared = sharing(collected.sketches) if collected.sketches else ()
+    shared = sharing(tuple(ran.values())) if ran else ()
     return replace(content, heads=heads, result=result, sharing=shared)
 
 

@@ -53,6 +53,13 @@ def test_sample_shrinks_when_longer_rows_come() -> None:
     assert len(sample.rows[0]) == LEAST_ROWS < before
 
 
+def test_sample_is_the_same_for_any_order_when_rows_of_one_feed_are_equal() -> None:
+    long = logits(1, batch=1, heads=1, n=2048)
+    repeated = np.repeat(logits(0, batch=1, heads=1, n=16), 40, axis=2)  # of each row more than are kept of long rows
+    assert_same(sample_of(long, repeated), sample_of(repeated, long))
+    assert len(sample_of(repeated, long).rows[0]) == LEAST_ROWS
+
+
 def test_sample_keeps_equal_rows_once() -> None:
     batch = logits(0)
     assert_same(sample_of(batch, batch), sample_of(batch))

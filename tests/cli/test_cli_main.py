@@ -14,7 +14,9 @@ import hccs_onnx
 from hccs_onnx.cli import main
 from hccs_onnx.demo import bundled_models
 
-COMMANDS = ["inspect", "calibrate", "rewrite", "verify", "report", "codegen", "simulate", "estimate", "doctor", "demo"]
+COMMANDS = [
+    "inspect", "calibrate", "merge", "rewrite", "verify", "report", "codegen", "simulate", "estimate", "doctor", "demo",
+]  # fmt: skip
 MODEL = str(bundled_models() / "digits_dynamo.onnx")
 
 
