@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import stat
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -41,6 +42,8 @@ from hccs_onnx.reference import Array
 FORMAT, VERSION = "hccs-sketch", 1
 MOST_BYTES = 2**33
 MOST_HEADS = 2**14  # of a model: they take 393 kB each in memory, however small the file
+MOST_KEYS = 2**24  # of a row
+_SHA256 = re.compile("[0-9a-f]{64}").fullmatch
 
 
 def to_bytes(sketch: ModelSketch) -> bytes:
@@ -161,9 +164,9 @@ class Sum:
         try:
             subject = Subject(str(header["model_sha256"]), _observed(header["observed"]), bool(header["keeps_rows"]))
             heads, longest = _counts(header["heads"]), _counts(header["longest"])
-            feeds, parts = int(header["feeds"]), int(header["parts"])
+            feeds, parts = _counts([header["feeds"], header["parts"]])
             shapes = list(zip(subject.observed, heads, longest, strict=True))
-            if sum(heads) > MOST_HEADS:
+            if sum(heads) > MOST_HEADS or max(longest, default=0) > MOST_KEYS or not _SHA256(subject.model_sha256):
                 raise ValueError
         except (KeyError, TypeError, ValueError) as error:
             raise not_a_sketch(name) from error
@@ -244,6 +247,6 @@ def _observed(entries: Any) -> tuple[Observed, ...]:
 
 
 def _counts(numbers: Any) -> list[int]:
-    if not all(isinstance(number, int) and 0 <= number < 2**31 for number in numbers):
+    if not all(isinstance(number, int) and 0 <= number < 2**62 for number in numbers):
         raise ValueError
     return list(numbers)

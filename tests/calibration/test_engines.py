@@ -15,7 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from graph.models import build
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.collect import Collector, Job
@@ -113,6 +115,32 @@ def test_local_engine_says_so_when_a_process_is_killed(data: Path) -> None:
     with pytest.raises(CalibrationError, match="a worker process ended before its work was done"):
         sketched(data, LocalEngine(processes=2, shards=40))
     killer.join()
+
+
+BRANCHES = (
+    "g (float[b,2,n,4] q, float[b,2,4,n] k, float[b,2,n,4] v, bool flag) => (float[b,2,n,4] y) { y = If (flag) <"
+    "then_branch = t () => (float[b,2,n,4] z) "
+    "{ l = MatMul (q, k) p = Softmax <axis = -1> (l) z = MatMul (p, v) }, "
+    "else_branch = e () => (float[b,2,n,4] z) "
+    "{ m = MatMul (v, k) r = Softmax <axis = -1> (m) z = MatMul (r, q) }> }"
+)
+
+
+@pytest.mark.slow
+def test_local_engine_adds_up_what_ran_in_some_shards_only(tmp_path: Path) -> None:
+    onnx.save(build(BRANCHES, {}), tmp_path / "if.onnx")
+    (tmp_path / "feeds").mkdir()
+    for number in range(6):  # the first shards never come into one of the branches
+        random = np.random.default_rng(number)
+        shapes = {"q": (1, 2, 5, 4), "k": (1, 2, 4, 5), "v": (1, 2, 5, 4)}
+        feed = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        np.savez(tmp_path / "feeds" / f"{number}.npz", flag=np.array(number < 4), **feed)  # type: ignore[arg-type]
+    one, many = (
+        workflow.sketch(tmp_path / "if.onnx", tmp_path / "feeds", keep_rows=True, engine=engine)
+        for engine in (LocalEngine(), LocalEngine(processes=2, shards=3))
+    )
+    assert [sketch.rows.tolist() for sketch in one.sketches] == [[20, 20], [10, 10]]
+    assert to_bytes(one) == to_bytes(many)
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

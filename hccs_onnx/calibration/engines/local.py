@@ -5,18 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 
 from hccs_onnx.calibration.collect import Collector, Job
-from hccs_onnx.calibration.data import Samples, Shard
+from hccs_onnx.calibration.data import Feed, Samples, Shard
 from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.calibration.sketch_file import Sum, to_bytes
 from hccs_onnx.errors import CalibrationError
-from hccs_onnx.progress import bar, progress
+from hccs_onnx.progress import bar
 
 _TRIAL = 8  # feeds whose time tells that of the others
 _WORTH_PROCESSES = 8.0  # seconds of work; starting a process takes two to three
@@ -41,33 +41,39 @@ class LocalEngine:
 
     def sketch(self, job: Job, samples: Samples) -> ModelSketch:
         """The sketch of all samples, as one part."""
-        if self.shards is not None and self.shards > 1:
-            return _in_processes(job, samples.shards(self.shards), self.processes).as_one_part()
-        collector = Collector(job)
-        if self.processes == 1 or self.shards == 1 or not samples.in_files:
-            return collector.collect(progress(samples, "calibrating", len(samples)))
-        (whole,) = samples.shards(1)
-        first, rest = whole.split(_TRIAL)
-        start = time.monotonic()
-        sketch = collector.collect_shard(first)
-        seconds_left = (time.monotonic() - start) / len(first) * len(rest)
-        if not rest:
-            return sketch
-        if seconds_left < _WORTH_PROCESSES:
-            more = collector.collect(progress(Samples(rest, job.specs), "calibrating", len(rest)))
-        else:
-            del collector
-            shards = Samples(rest, job.specs).shards(self.processes * _SHARDS_A_PROCESS)
-            more = _in_processes(job, shards, self.processes)
-        return (sketch + more).as_one_part()
+        with bar("calibrating", len(samples)) as advance:
+            if self.shards is not None and self.shards > 1:
+                shards = samples.shards(self.shards)
+                return _in_processes(job, shards, self.processes, advance).as_one_part()
+            collector = Collector(job)
+            if self.processes == 1 or self.shards == 1 or not samples.in_files:
+                return collector.collect(_counted(samples, advance))
+            first, rest = samples.shards(1)[0].split(_TRIAL)
+            start = time.monotonic()
+            sketch = collector.collect(_counted(Samples(first, job.specs), advance))
+            seconds_left = (time.monotonic() - start) / len(first) * len(rest)
+            if not rest:
+                return sketch
+            if seconds_left < _WORTH_PROCESSES:
+                more = collector.collect(_counted(Samples(rest, job.specs), advance))
+            else:
+                del collector
+                shards = Samples(rest, job.specs).shards(self.processes * _SHARDS_A_PROCESS)
+                more = _in_processes(job, shards, self.processes, advance)
+            return (sketch + more).as_one_part()
 
 
-def _in_processes(job: Job, shards: Sequence[Shard], processes: int) -> ModelSketch:
+def _counted(samples: Samples, advance: Callable[[int], object]) -> Iterator[Feed]:
+    for feed in samples:
+        yield feed
+        advance(1)
+
+
+def _in_processes(job: Job, shards: Sequence[Shard], processes: int, advance: Callable[[int], object]) -> ModelSketch:
     total = Sum(job.subject)
-    with bar("calibrating", sum(map(len, shards))) as advance:
-        for feeds, data in _sketches(job, shards, min(processes, len(shards))):
-            total.add(data, "shard")
-            advance(feeds)
+    for feeds, data in _sketches(job, shards, min(processes, len(shards))):
+        total.add(data, "shard")
+        advance(feeds)
     return total.result()
 
 

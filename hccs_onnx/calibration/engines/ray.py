@@ -117,7 +117,7 @@ def _sum_of(ray: Any, job: Job, shards: Sequence[Shard]) -> Any:
             for shard in islice(waiting, max(0, _IN_FLIGHT_A_CORE * _cores(ray) - len(running))):
                 feeds, data = sketch_task.remote(shared, job_key, versions, shard)
                 running[feeds] = data
-            if len(sketches) >= _BRANCHES or (not running and len(sketches) > 1):
+            while len(sketches) >= _BRANCHES or (not running and len(sketches) > 1):
                 feeds, data = add_task.remote(*sketches[:_BRANCHES])
                 running[feeds], sketches = data, sketches[_BRANCHES:]
             if not running:
