@@ -155,7 +155,7 @@ def write(sketch: ModelSketch, chosen: FitOptions, sketch_out: Path | None, outp
     if output is not None:
         calibration = fit(sketch, chosen, str(model))
         calibration.save(output)
-        say(summary(calibration))
+        print(summary(calibration))
         note(f"wrote {output}; next: python -m hccs_onnx rewrite {model} --calibration {output}")
 
 

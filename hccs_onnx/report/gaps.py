@@ -9,7 +9,7 @@ from typing import get_args
 from hccs_onnx.calibration.file import Granularity
 from hccs_onnx.calibration.fit import HeadFit, mean_kl
 from hccs_onnx.calibration.granularity import fit_floats
-from hccs_onnx.calibration.sketch import FIXED_POINT, GAP_STEP, Sketch
+from hccs_onnx.calibration.sketch import GAP_STEP, LOG_FIXED_POINT, Sketch
 from hccs_onnx.params import DATA_FREE
 from hccs_onnx.report.content import Gaps, Sharing
 
@@ -45,15 +45,15 @@ def gaps_of(sketch: Sketch, clips: Sequence[float], reach: float) -> tuple[Gaps,
     for mass, rows, entropy, length, clip in zip(*columns, strict=True):
         share = mass / mass.sum()
         bins = share[: round(reach / WIDTH) * step].reshape(-1, step).sum(axis=1)
-        unit = FIXED_POINT * float(rows)
+        nats = LOG_FIXED_POINT * float(rows)
         found.append(
             Gaps(
                 shares=tuple(float(value) for value in bins),
                 width=WIDTH,
                 top=float(share[0]),
                 beyond=float(share[math.ceil(clip / GAP_STEP) :].sum()),
-                effective_keys=math.exp(float(entropy) / unit),
-                keys=math.exp(float(length) / unit),
+                effective_keys=math.exp(float(entropy) / nats),
+                keys=math.exp(float(length) / nats),
             )
         )
     return tuple(found)
