@@ -115,7 +115,7 @@ def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -
     Examples
     --------
     >>> data_free_head(0.15)
-    HeadParams(B=2816, S=127, Dmax=22, scale=0.15)
+    HeadParams(B=2817, S=127, Dmax=22, scale=0.15)
     >>> fine = data_free_head(0.01)
     >>> fine.Dmax, round(fine.floor_ratio, 2)
     (127, 0.28)
