@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hccs_onnx.errors import CalibrationError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.own_quantizer import OwnQuantizer
+from hccs_onnx.graph.patterns.base import Step
 from hccs_onnx.params import (
     DATA_FREE,
     MAX_CLIP_DISTANCE,
@@ -24,8 +25,7 @@ from hccs_onnx.params import (
 LEAST_DISTANCE = 4
 """Codes within 3.3 nats: down to 4 the MiniLM and digits models lose nothing that can be measured, below they do."""
 
-MAX_CODE = 127
-_CODES = 256
+_HIGHEST_CODE, _CODES = 127, 256
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def integer_parameters(
             params = HccsParams((head,), item.head_axis, reciprocal, masked)
             if not masked or own.symmetric:
                 return DataFreeIntegers(item, params, LogitQuantizer((own.scale,), (own.zero_point,)))
-            nearer = item.scales[: [*(step.node for step in item.scales), own.node].index(own.node)]
             moved = LogitQuantizer((own.scale,), (own.zero_point + 1,))
-            return DataFreeIntegers(replace(item, scales=nearer), params, moved)
+            return DataFreeIntegers(replace(item, scales=_nearer(item.scales, own.node)), params, moved)
         problem = unfit  # in the end that of the pair nearest to the product, which no mask has widened
     problem = f"integers without data need logits that the model has quantised: {problem}"
     raise CalibrationError(f"node '{item.node}'", problem, remedy="Add --data DATA, to which a quantiser is fitted")
@@ -116,7 +115,7 @@ def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -
     Examples
     --------
     >>> data_free_head(0.15)
-    HeadParams(B=2816, S=127, Dmax=22, scale=0.15)
+    HeadParams(B=2817, S=127, Dmax=22, scale=0.15)
     >>> fine = data_free_head(0.01)
     >>> fine.Dmax, round(fine.floor_ratio, 2)
     (127, 0.28)
@@ -127,6 +126,12 @@ def data_free_head(scale: float, slope: int = MAX_SLOPE, least_floor: int = 0) -
     slope = max(1, min(slope, int(MAX_OFFSET * fall / distance)))
     drop = slope * distance
     return HeadParams(max(round(drop / fall), drop + least_floor), slope, distance, scale)
+
+
+def _nearer(scales: tuple[Step, ...], node: int) -> tuple[Step, ...]:
+    """Those between a pair and the Softmax, which is all of them where the pair is not absorbed anyway."""
+    positions = [step.node for step in scales]
+    return scales[: positions.index(node)] if node in positions else scales
 
 
 def _unfit(own: OwnQuantizer, masked: bool) -> str | None:
@@ -141,8 +146,10 @@ def _unfit(own: OwnQuantizer, masked: bool) -> str | None:
     if _CODES * own.scale > own.mask:
         found = f"{_CODES * own.scale:.3g} nats"
         return f"its codes span more than the mask takes off ({found}, needs <= {own.mask:.3g})"
-    if own.zero_point == MAX_CODE:
-        return f"its quantiser leaves no code for the mask (zero point as int8 {own.zero_point}, needs < {MAX_CODE})"
+    if own.zero_point == _HIGHEST_CODE:
+        return (
+            f"its quantiser leaves no code for the mask (zero point as int8 {own.zero_point}, needs < {_HIGHEST_CODE})"
+        )
     return None
 
 

@@ -688,12 +688,10 @@ def test_interruption_while_writing_leaves_nothing(
 def test_interruption_while_verifying_is_one_line(
     box: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hccs_onnx.calibration import watched
-
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watched, "run", interrupt)
+    monkeypatch.setattr("hccs_onnx.calibration.watched.run", interrupt)
     assert_interrupted(box, "verify model.onnx rewritten.onnx --data data.npz", capfd)
 
 

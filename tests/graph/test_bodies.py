@@ -162,6 +162,20 @@ def test_heads_in_a_body_are_compared_as_those_of_the_main_graph(
     assert [(head.kl, head.deficit) for head in heads[0]] == [(head.kl, head.deficit) for head in heads[1]]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_quantised_logits_in_a_body_keep_their_codes_without_data(case: str, tmp_path: Path) -> None:
+    pair = "codes = QuantizeLinear (scaled, s, zero) near = DequantizeLinear (codes, s, zero) l = Add (near, mask)"
+    text = CASES[case].replace("l = Add (scaled, mask)", pair)
+    constants = {**WEIGHTS, "yes": np.array(True), "s": F32(0.1), "zero": np.uint8(120)}
+    onnx.save(build(text, constants), tmp_path / "m.onnx")
+    report = rewrite(tmp_path / "m.onnx", to="uint8")
+    assert len(report.rewritten) == COUNT[case]
+    feeds = [feed(case, seed, flag=seed % 2 == 0) for seed in range(4)]
+    result = verify(tmp_path / "m.onnx", report.output, feeds)
+    assert result.outputs[0].mean_cosine > (0.8 if "Loop" in case else 0.9)  # three times the same attention
+    assert all(0 < head.kl < 0.3 for head in result.heads)
+
+
 def test_heads_in_a_body_that_never_ran_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     onnx.save(model("If"), tmp_path / "m.onnx")
     report = rewrite(tmp_path / "m.onnx")

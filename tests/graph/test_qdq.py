@@ -126,6 +126,14 @@ def test_logits_that_others_read_stay_quantised(tmp_path: Path) -> None:
     assert nodes(result, "HCCS")[0].input[0] == "l"
 
 
+def test_scale_before_a_pair_that_stays_is_kept() -> None:
+    """A pair in half precision is not absorbed, and its codes are those of scaled logits."""
+    before = "c = Mul (raw, half) f = Cast <to = 10> (c) " + PAIR.format("f", "d").replace(" s,", " s16,")
+    text = attention_text(f"{before} l = Cast <to = 1> (d)", BEHIND)
+    (found,) = find_attention(build(text, {**CONSTANTS, "s16": np.float16(0.05)}, opset=19, ir_version=9))
+    assert (found.reason, found.scales) == (None, ())
+
+
 @pytest.mark.parametrize("to", ["float", "uint8"])
 def test_logits_behind_a_mask_are_calibrated_when_the_pair_lies_before_it(tmp_path: Path, to: OutputType) -> None:
     """Keys 6 and above have huge logits and are masked: they must not be learned from."""

@@ -101,6 +101,15 @@ def test_rows_behind_a_mask_of_unknown_shape_are_not_passed_when_nothing_tells_t
     assert not keeps_rows(view, reshape)
 
 
+def test_batch_that_is_computed_back_from_batch_times_heads_is_known(tmp_path: Path) -> None:
+    text = BLOOM.format(wide="c1, heads, n1, minus", hidden="s,t,u,w", before="x = Identity (given)")
+    text = text.replace("wide =", "c = Div (bh, two) c1 = Unsqueeze (c, first) wide =")
+    onnx.save(build(text, WEIGHTS), tmp_path / "m.onnx")
+    assert inspect(tmp_path / "m.onnx")[0].reason is None
+    onnx.save(build(text, {**WEIGHTS, "two": np.array(3)}), tmp_path / "m.onnx")  # the Reshape to b*h would fail
+    assert inspect(tmp_path / "m.onnx")[0].reason is not None
+
+
 def test_sizes_are_followed_through_graphs_deeper_than_the_stack(tmp_path: Path) -> None:
     """As in models of many layers: behind the first attention shape inference has given up."""
     chain = "t0 = Reshape (given, given_shape) " + " ".join(f"t{i + 1} = Tanh (t{i})" for i in range(3000))
