@@ -122,6 +122,15 @@ def test_encoder_runs_hccs_in_every_layer_and_no_fused_path(training: bool) -> N
     torch.testing.assert_close(exact[live], before[live], rtol=1e-4, atol=1e-5)
 
 
+def test_decoder_has_two_attentions_a_layer() -> None:
+    layer = nn.TransformerDecoderLayer(WIDTH, HEADS, 32, dropout=0.0, batch_first=True)
+    inputs = torch.randn(3, LENGTH, WIDTH), torch.randn(3, 9, WIDTH)
+    before = layer(*inputs, tgt_mask=FLOAT_MASK, tgt_is_causal=True)
+    assert [item.name for item in swap(layer)] == ["self_attn", "multihead_attn"]
+    assert not torch.allclose(layer(*inputs, tgt_mask=FLOAT_MASK, tgt_is_causal=True), before)
+    torch.testing.assert_close(with_softmax(layer)(*inputs, tgt_mask=FLOAT_MASK, tgt_is_causal=True), before)
+
+
 @pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True}])
 def test_attention_with_keys_of_its_own_is_refused_and_left_alone(options: dict[str, bool]) -> None:
     module = nn.MultiheadAttention(WIDTH, HEADS, **options)
