@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import onnx
+
 from hccs_onnx._version import __version__
 from hccs_onnx.calibration.collect import collect
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibration
 from hccs_onnx.calibration.granularity import fit_floats, fit_integers
 from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm
+from hccs_onnx.correction.correct import LayerCorrection
+from hccs_onnx.correction.correct import correct as correct_layers
+from hccs_onnx.correction.solve import Method
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
@@ -39,6 +44,7 @@ from hccs_onnx.params import (
     Reciprocal,
 )
 
+Correction = Literal["none", Method]
 LogitScale = Literal["free", "power-of-two"]
 LogitZeroPoint = Literal["free", "zero"]
 ScaleGranularity = Literal["head", "tensor"]
@@ -60,12 +66,15 @@ class RewriteReport:
         Parameters by logits tensor, in nats.
     calibration : str
         ``data-free``, the SHA-256 of the calibration, or ``none`` where nothing was left to rewrite.
+    corrections : tuple of LayerCorrection
+        What was done to the projection behind each rewritten Softmax; empty if no correction was asked for.
     """
 
     output: Path
     found: tuple[AttentionSoftmax, ...]
     params: Mapping[str, HccsParams]
     calibration: str
+    corrections: tuple[LayerCorrection, ...] = ()
 
     @property
     def rewritten(self) -> tuple[AttentionSoftmax, ...]:
@@ -202,6 +211,8 @@ def rewrite(
     output: Path | str | None = None,
     *,
     calibration: Calibration | None = None,
+    correct: Correction = "none",
+    data: DataSource | None = None,
     strict: bool = False,
     include: str | None = None,
     exclude: str | None = None,
@@ -217,6 +228,11 @@ def rewrite(
     calibration : Calibration, optional
         Parameters, and whether attention puts out floats or integers; without it the data-free default for float output
         is used for every head.
+    correct : {'none', 'bias', 'least-squares'}
+        What may be corrected in the projection behind each rewritten attention, without retraining: its bias, or its
+        weight as well.
+    data : path, or list of feeds, optional
+        Samples to correct on; needed for that and read for nothing else.
     strict : bool
         Fail if a Softmax that looks like attention has to be left alone.
     include, exclude : str, optional
@@ -232,7 +248,9 @@ def rewrite(
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written.
     HccsError
-        If `include` or `exclude` is no regular expression.
+        If `include` or `exclude` is no regular expression, or there is a correction without data.
+    DataError
+        If the data does not fit, or holds too little to hold some out.
     MatchError
         In strict mode.
     CalibrationError
@@ -247,6 +265,7 @@ def rewrite(
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
     check_target(target, path)
+    samples = _correction_samples(correct, data, proto)
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if calibration is not None and calibration.output != "float":
@@ -275,9 +294,16 @@ def rewrite(
         source = hashlib.sha256(calibration.to_json().encode()).hexdigest()
     output_type: OutputType = calibration.output if calibration is not None else "float"
     quantizers = _quantizers(targets, calibration, default_opset(proto)) if calibration is not None else None
-    rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
+    original = onnx.ModelProto()
+    if samples is not None:
+        original.CopyFrom(proto)
+    provenance = {"calibration": source} | ({"correction": correct} if samples is not None else {})
+    rewrite_graph(proto, found, params, provenance, output=output_type, quantizers=quantizers)
+    corrections: tuple[LayerCorrection, ...] = ()
+    if samples is not None and correct != "none":
+        corrections = correct_layers(original, proto, path, targets, samples, correct)
     write_model(proto, path, target)
-    return RewriteReport(target, found, params, source)
+    return RewriteReport(target, found, params, source, corrections)
 
 
 def default_output(model: Path) -> Path:
@@ -407,6 +433,21 @@ def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, pro
     reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
     if reasons:
         raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")
+
+
+def _correction_samples(correct: Correction, data: DataSource | None, model: onnx.ModelProto) -> Samples | None:
+    """What to correct on; None without correction."""
+    known = ("none", *get_args(Method))
+    if correct not in known:
+        raise HccsError("correct", "unknown", found=correct, needs=f"one of {', '.join(known)}")
+    if correct == "none":
+        if data is not None:
+            remedy = "Leave it out, or calibrate on it first"
+            raise HccsError("data", "means nothing without a correction", remedy=remedy)
+        return None
+    if data is None:
+        raise HccsError("correct", "needs samples", found=correct, remedy="Give data as well")
+    return Samples(data, input_specs(model))
 
 
 def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:

@@ -118,6 +118,11 @@ class Samples:
             except OSError as error:
                 raise DataError(self.name, f"cannot be read ({error.strerror})", remedy="Check --data") from error
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the feeds can be gone through more than once."""
+        return not (hasattr(self._source, "get_next") or isinstance(self._source, Iterator))
+
     def __len__(self) -> int:
         """Number of feeds where it can be told without reading them, else 0."""
         if not isinstance(self._source, Path):

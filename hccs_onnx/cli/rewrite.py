@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.calibrate import add_fit_options, calibrate
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, table
+from hccs_onnx.correction.correct import LayerCorrection
+from hccs_onnx.correction.solve import Method
 from hccs_onnx.errors import CalibrationError, ExitStatus, HccsError
 from hccs_onnx.graph.files import check_source, check_target
+
+CORRECTIONS = ("none", *get_args(Method))
 
 
 def add(commands: Any) -> None:
@@ -21,19 +27,31 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "rewrite", help_text, example)
     add_model(parser)
     parser.add_argument("-o", "--output", type=Path, help="new model (default: MODEL with .hccs.onnx)")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
-    source.add_argument("--data", type=Path, help=f"calibrate first, with {DATA_HELP}")
+    parser.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
+    parser.add_argument(
+        "--data", type=Path, help=f"calibrate first (without --calibration), and correct, with {DATA_HELP}"
+    )
     add_fit_options(parser)
+    parser.add_argument(
+        "--correct",
+        choices=CORRECTIONS,
+        default="none",
+        help="""after the rewrite, bring attention's output projections closer to the original's on the data: their
+        biases, or by least squares their weights as well (default: none)""",
+    )
     parser.add_argument(
         "--strict", action="store_true", help="fail if a Softmax that looks like attention is left alone"
     )
     parser.add_argument("--include", metavar="REGEX", help="rewrite only nodes in whose name this is found")
     parser.add_argument("--exclude", metavar="REGEX", help="leave alone nodes in whose name this is found")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:
+    if options.calibration is not None and options.data is not None and options.correct == "none":
+        options.usage_error("argument --data: not allowed with argument --calibration, but to --correct")
+    if options.correct != "none" and options.data is None:
+        raise HccsError("--correct", "needs samples", found=options.correct, remedy="Add --data DATA")
     calibration = None
     check_source(options.model)
     output = options.output or workflow.default_output(options.model)
@@ -55,12 +73,16 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         options.model,
         output,
         calibration=calibration,
+        correct=options.correct,
+        data=options.data if options.correct != "none" else None,
         strict=options.strict,
         include=options.include,
         exclude=options.exclude,
     )
     left = len(report.found) - len(report.rewritten)
     print(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
+    if report.corrections:
+        print(corrections(report.corrections))
     if left:
         note(f"why {left} were left alone: python -m hccs_onnx inspect {options.model}")
     if not report.rewritten:
@@ -69,3 +91,18 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         note("data-free: one clip range of 3.3 nats for every head. For better fidelity calibrate: add --data DATA")
     note(f"check it: python -m hccs_onnx verify {options.model} {report.output} --data DATA")
     return ExitStatus.OK
+
+
+def corrections(layers: Sequence[LayerCorrection]) -> str:
+    """A line for each rewritten Softmax: what was done to the projection behind it."""
+    rows = []
+    for layer in layers:
+        errors = ["" if error is None else f"{error:.4f}" for error in (layer.before, layer.after)]
+        rows.append([layer.node, *errors, _what(layer)])
+    return table(["Softmax", "error held out", "corrected", "correction"], rows)
+
+
+def _what(layer: LayerCorrection) -> str:
+    if layer.ridge is None:
+        return f"left alone: {layer.reason}"
+    return "bias" if math.isinf(layer.ridge) else f"ridge {layer.ridge:.2g}"
