@@ -104,11 +104,11 @@ def _report(results: Mapping[tuple[str, Correction], Corrected], texts: int, cal
         ("float, least squares: worst cosine", best.worst_cosine, _WORST),
     ]
     about = (
-        f"all-MiniLM-L6-v2 (`{MINILM_L6[0]}`, int8 weights), every attention Softmax replaced by `hccs::HCCS`, then the "
-        f"six output projections corrected (`rewrite --correct`). Mean-pooled embeddings of the first {texts:,} Reuters R8 "
-        "test texts, cut at 128 tokens, in padded batches of 16; calibrated and corrected on "
-        f"{calibration} training texts, the same for both. The error is that of a projection's output on texts held out, "
-        "root mean square, relative to that of the output."
+        f"all-MiniLM-L6-v2 (`{MINILM_L6[0]}`, int8 weights), every attention Softmax replaced by `hccs::HCCS`, then "
+        "the six output projections corrected (`rewrite --correct`). Mean-pooled embeddings of the first "
+        f"{texts:,} Reuters R8 test texts, cut at 128 tokens, in padded batches of 16; calibrated and corrected on "
+        f"{calibration} training texts, the same for both. The error is that of a projection's output on texts held "
+        "out, root mean square, relative to that of the output."
     )
     header = ["attention", "correction", "cosine to float, mean", "worst", "error of the six layers", "seconds"]
     sections = [
