@@ -45,6 +45,7 @@ from hccs_onnx.params import (
 )
 
 Correction = Literal["none", Method]
+Objective = Literal["kl", "squares"]
 LogitScale = Literal["free", "power-of-two"]
 LogitZeroPoint = Literal["free", "zero"]
 ScaleGranularity = Literal["head", "tensor"]
@@ -111,6 +112,7 @@ def calibrate(
     data: DataSource,
     *,
     granularity: Granularity = "head",
+    objective: Objective = "kl",
     to: OutputType = "float",
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
@@ -118,7 +120,7 @@ def calibrate(
     logit_zero_point: LogitZeroPoint = "free",
     scale_granularity: ScaleGranularity = "head",
 ) -> Calibration:
-    """Fit head parameters of least KL divergence to real samples.
+    """Fit head parameters to real samples.
 
     Parameters
     ----------
@@ -128,6 +130,9 @@ def calibrate(
         Samples, see `hccs_onnx.calibration.data.Samples`.
     granularity : {'head', 'layer', 'global'}
         What shares one set of parameters.
+    objective : {'kl', 'squares'}
+        What is least: KL divergence, or for float output the squared difference of probabilities, which brings what
+        attention puts out closer to the original's.
     to : {'float', 'uint8', 'int16'}
         What attention shall put out. For integers the quantiser of the logits is fitted as well, and judged by real
         integer results.
@@ -157,6 +162,7 @@ def calibrate(
     >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
     """
     _check_choices(granularity, to, reciprocal, profile)
+    _check_objective(objective, to)
     _check_quantizer_choices(to, logit_scale, logit_zero_point, scale_granularity)
     path = Path(model)
     proto = read_model(path)
@@ -164,7 +170,7 @@ def calibrate(
     uncover(proto, path.parent)
     targets = _attention(path, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
-    collected = collect(proto, path, targets, samples, sample_rows=to != "float")
+    collected = collect(proto, path, targets, samples, sample_rows=to != "float" or objective == "squares")
     for item in targets:
         if item not in collected.softmaxes:
             logger.warning("node '%s' in %s never ran on the data: not calibrated", item.node, describe(item.place))
@@ -172,7 +178,7 @@ def calibrate(
     if not targets:
         problem = "no attention ran: all of it lies in bodies that the data does not reach"
         raise CalibrationError(str(path), problem, remedy="Give samples that reach it")
-    fits = fit_floats(collected.sketches, granularity)
+    fits = fit_floats(collected.sketches, granularity, collected.samples if objective == "squares" else ())
     if to != "float":
         numerics = [
             Numerics(to, reciprocal, profile, item.masked and profile == "extended", sketch.longest)
@@ -448,6 +454,14 @@ def _correction_samples(correct: Correction, data: DataSource | None, model: onn
     if data is None:
         raise HccsError("correct", "needs samples", found=correct, remedy="Give data as well")
     return Samples(data, input_specs(model))
+
+
+def _check_objective(objective: str, to: OutputType) -> None:
+    known = get_args(Objective)
+    if objective not in known:
+        raise HccsError("objective", "unknown", found=objective, needs=f"one of {', '.join(known)}")
+    if objective == "squares" and to != "float":
+        raise HccsError("objective", "is for float output", found=objective, needs="kl", remedy="Leave it out")
 
 
 def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:

@@ -18,7 +18,7 @@ from hccs_onnx.params import OUTPUT_TYPES, PROFILES
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    help_text = "fit the parameters of every attention head to data (least KL divergence) and write a calibration file"
+    help_text = "fit the parameters of every attention head to data and write a calibration file"
     example = "python -m hccs_onnx calibrate model.onnx --data samples.npz -o model.hccs.json"
     parser = add_command(commands, "calibrate", help_text, example)
     add_model(parser)
@@ -32,6 +32,12 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``, and the quantiser of the logits."""
     parser.add_argument(
         "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
+    )
+    parser.add_argument(
+        "--objective",
+        choices=get_args(workflow.Objective),
+        default="kl",
+        help="what is least: KL divergence (default), or for float output the squared difference of probabilities",
     )
     parser.add_argument(
         "--to",
@@ -77,6 +83,7 @@ def calibrate(options: argparse.Namespace) -> Calibration:
         options.model,
         options.data,
         granularity=options.granularity,
+        objective=options.objective,
         to=options.to,
         reciprocal=options.reciprocal,
         profile=options.profile,
