@@ -84,10 +84,10 @@ class StagedModel:
             file = self._folder / f"{number}.npz"
             values = dict(feed) | (self._load(file) if given else {})
             values |= dict(zip(names, run(session, names, values), strict=True))
-            size += sum(values[name].nbytes for name in kept)
+            size += sum(_bytes(values[name]) for name in kept)
             if size <= MOST_BYTES:
                 self._save(file, [values[name] for name in kept])
-            if number == 0:
+            if number == 0 and size <= MOST_BYTES:
                 described = [_description(name, values[name]) for name in kept]
             yield [values[name] for name in wanted]
         self._given = described if size <= MOST_BYTES else []
@@ -103,6 +103,13 @@ class StagedModel:
             problem = f"cannot be written ({error.strerror or error})"
             remedy = "Free space there, give fewer samples, or name another folder in TMPDIR"
             raise HccsError(str(self._folder.parent), problem, remedy=remedy) from error
+
+
+def _bytes(value: object) -> int:
+    """What a tensor takes on disk; more than there may be for sequences and strings, which are not kept."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.nbytes
+    return MOST_BYTES + 1
 
 
 def _description(name: str, value: Array) -> onnx.ValueInfoProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -78,7 +79,7 @@ class Weight:
     stored: Array
     steps: tuple[Step, ...]
 
-    @property
+    @cached_property
     def value(self) -> Array:
         """What the node reads, float64."""
         return self.read(self.stored)

@@ -64,6 +64,18 @@ def test_stages_start_over_when_there_is_too_much_to_keep(tmp_path: Path, monkey
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2000
 
 
+def test_stages_start_over_when_a_sequence_crosses_the_border(tmp_path: Path) -> None:
+    text = """g (float[2, 2] x) => (float[1, 2] y)
+    { a = Neg (x) parts = SplitToSequence <axis = 0> (a) first = SequenceAt (parts, zero) b = Exp (first)
+      second = SequenceAt (parts, one) y = Add (b, second) }"""
+    proto = build(text, {"zero": np.int64(0), "one": np.int64(1)})
+    staged = StagedModel(proto, lambda part: load_session(part, Path("m.onnx")), tmp_path)
+    feed = {"x": np.array([[1, 2], [3, 4]], np.float32)}
+    list(staged.run([feed, feed], ["b"], "b"))
+    (values,) = staged.run([feed], ["y"], "y")
+    np.testing.assert_allclose(values[0], [np.exp([-1, -2]) - [3, 4]], rtol=1e-6)
+
+
 def test_a_stage_sees_weights_changed_behind_the_border(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     before = [values[0] for values in watched.staged.run(FEEDS, ["b"], "a")]
