@@ -112,6 +112,9 @@ def correct(
             if isinstance(found, NoMatch):
                 done.append(LayerCorrection(item.node, reason=found.reason))
                 continue
+            if method == "bias" and found.bias is None:
+                done.append(LayerCorrection(item.node, found.label, f"{found.label} has no bias of its own"))
+                continue
             folds = _sums(pair, item, found, samples, f"correcting {number} of {len(targets)}")
             done.append(_correct_layer(rewritten, item, found, folds, method))
     return tuple(done)
@@ -121,9 +124,7 @@ def _correct_layer(
     rewritten: onnx.ModelProto, item: AttentionSoftmax, projection: Projection, folds: list[Gram], method: Method
 ) -> LayerCorrection:
     weight, bias = projection.weight, projection.bias
-    if method == "bias" and bias is None:
-        return LayerCorrection(item.node, projection.label, f"{projection.label} has no bias of its own")
-    choice = choose(folds, method, projection.bias is not None, weight.change_when_stored)
+    choice = choose(folds, method, bias is not None, weight.change_when_stored)
     if choice.change is None:
         reason = "no correction lowers the error on samples held out"
         return LayerCorrection(item.node, projection.label, reason, None, choice.before, choice.before)
