@@ -6,36 +6,39 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
+import onnx
+
+from hccs_onnx.assignment import calibrated, data_free, without_unseen_bodies
 from hccs_onnx.calibration.collect import prepare
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.engines import Engine, LocalEngine
 from hccs_onnx.calibration.file import Calibration, Granularity
-from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, ScaleGranularity, fit
+from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, Objective, ScaleGranularity, fit
 from hccs_onnx.calibration.merge import check_repeats, merge_files
 from hccs_onnx.calibration.model_sketch import ModelSketch
-from hccs_onnx.data_free import integer_parameters
-from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError, ParameterError
+from hccs_onnx.correction.correct import LayerCorrection
+from hccs_onnx.correction.correct import correct as correct_layers
+from hccs_onnx.correction.solve import Method
+from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
-from hccs_onnx.graph.files import check_target, file_sha256, read_model, write_model
+from hccs_onnx.graph.files import check_target, read_model, write_model
 from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.opset import default_opset
 from hccs_onnx.graph.placement import ExternalData
-from hccs_onnx.graph.replacement import PER_AXIS_OPSET
 from hccs_onnx.graph.rewrite import rewrite_graph
-from hccs_onnx.graph.scopes import describe
 from hccs_onnx.graph.selection import chosen
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
-    DATA_FREE,
     HccsParams,
-    LogitQuantizer,
     OutputType,
     Profile,
     Reciprocal,
 )
+
+Correction = Literal["none", Method]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class RewriteReport:
         ``data-free``, the SHA-256 of the calibration, or ``none`` where nothing was left to rewrite.
     copies : tuple of pathlib.Path
         Files of external data that were written beside the output.
+    corrections : tuple of LayerCorrection
+        What was done to the projection behind each rewritten Softmax; empty if no correction was asked for.
     """
 
     output: Path
@@ -63,6 +68,7 @@ class RewriteReport:
     params: Mapping[str, HccsParams]
     calibration: str
     copies: tuple[Path, ...] = ()
+    corrections: tuple[LayerCorrection, ...] = ()
 
     @property
     def rewritten(self) -> tuple[AttentionSoftmax, ...]:
@@ -99,6 +105,7 @@ def calibrate(
     data: DataSource,
     *,
     granularity: Granularity = "head",
+    objective: Objective = "kl",
     to: OutputType = "float",
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
@@ -107,7 +114,7 @@ def calibrate(
     scale_granularity: ScaleGranularity = "head",
     engine: Engine | None = None,
 ) -> Calibration:
-    """Fit head parameters of least KL divergence to real samples.
+    """Fit head parameters to real samples.
 
     Parameters
     ----------
@@ -117,6 +124,9 @@ def calibrate(
         Samples, see `hccs_onnx.calibration.data.Samples`.
     granularity : {'head', 'layer', 'global'}
         What shares one set of parameters.
+    objective : {'kl', 'squares'}
+        What is least: KL divergence, or for float output the squared difference of probabilities, which brings what
+        attention puts out closer to the original's.
     to : {'float', 'uint8', 'int16'}
         What attention shall put out. For integers the quantiser of the logits is fitted as well, and judged by real
         integer results.
@@ -147,9 +157,11 @@ def calibrate(
     --------
     >>> calibrate("encoder.onnx", "samples.npz").save(Path("encoder.json"))  # doctest: +SKIP
     """
-    options = FitOptions(granularity, to, reciprocal, profile, logit_scale, logit_zero_point, scale_granularity)
+    options = FitOptions(
+        granularity, to, reciprocal, profile, logit_scale, logit_zero_point, scale_granularity, objective
+    )
     options.check()
-    return fit(sketch(model, data, keep_rows=to != "float", engine=engine), options, str(model))
+    return fit(sketch(model, data, keep_rows=options.needs_rows, engine=engine), options, str(model))
 
 
 def sketch(
@@ -170,7 +182,7 @@ def sketch(
     data : path, iterable of feeds, or CalibrationDataReader
         Samples, see `hccs_onnx.calibration.data.Samples`.
     keep_rows : bool
-        Keep a sample of rows, without which integer output cannot be fitted.
+        Keep a sample of rows, without which neither integer output nor squares can be fitted.
     engine : Engine, optional
         Where the model runs; default: in this process.
     resume : sequence of path
@@ -215,6 +227,8 @@ def rewrite(
     to: OutputType | None = None,
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
+    correct: Correction = "none",
+    data: DataSource | None = None,
     strict: bool = False,
     include: str | None = None,
     exclude: str | None = None,
@@ -236,6 +250,11 @@ def rewrite(
         need a model whose logits are int8 or uint8 already (QDQ); its quantiser stays.
     reciprocal, profile : str
         For integers without a calibration, as in `calibrate`.
+    correct : {'none', 'bias', 'least-squares'}
+        What may be corrected in the projection behind each rewritten attention, without retraining: its bias, or its
+        weight as well.
+    data : path, or list of feeds, optional
+        Samples to correct on; needed for that and read for nothing else.
     strict : bool
         Fail if a Softmax that looks like attention has to be left alone.
     include, exclude : str, optional
@@ -255,6 +274,8 @@ def rewrite(
         If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
     HccsError
         If `include` or `exclude` is no regular expression, `external_data` unknown, or choices do not go together.
+    DataError
+        If the data does not fit, or holds too little to hold some out.
     MatchError
         In strict mode.
     CalibrationError
@@ -278,10 +299,11 @@ def rewrite(
     check_target(target, path)
     if external_data not in (None, *get_args(ExternalData)):
         raise HccsError("external_data", "unknown", found=external_data, needs="share, copy or None")
+    samples = _correction_samples(correct, data, proto)
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if calibration is not None and calibration.output != "float":
-        found = _calibrated_bodies(found, calibration)
+        found = without_unseen_bodies(found, calibration)
     left = set(came_from.values()) - {came_from[item.softmax] for item in found if _is_target(item, came_from)}
     if left:  # what is not rewritten stays as it was
         proto = read_model(path)
@@ -297,42 +319,21 @@ def rewrite(
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
         raise MatchError(str(path), problem, remedy="Leave out --strict to rewrite the others")
-    quantizers: dict[str, LogitQuantizer] | None = None
-    source = "data-free"
     if calibration is not None:
-        params = _calibrated(path, targets, calibration)
-        _check_legal(targets, params, calibration)
-        source = calibration.digest
-        quantizers = _quantizers(targets, calibration, default_opset(proto))
-    elif output_type == "float":
-        params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
+        assigned = calibrated(path, found, calibration, default_opset(proto))
     else:
-        own = {item.logits: integer_parameters(item, output_type, reciprocal, profile) for item in targets}
-        params = {logits: each.params for logits, each in own.items()}
-        quantizers = {logits: each.quantizer for logits, each in own.items()}
-        found = tuple(own[item.logits].item if item.reason is None else item for item in found)
-    rewrite_graph(proto, found, params, {"calibration": source}, output=output_type, quantizers=quantizers)
+        assigned = data_free(found, output_type, reciprocal, profile)
+    original = onnx.ModelProto()
+    if samples is not None:
+        original.CopyFrom(proto)
+    provenance = {"calibration": assigned.source} | ({"correction": correct} if samples is not None else {})
+    found, params = assigned.found, assigned.params
+    rewrite_graph(proto, found, params, provenance, output=output_type, quantizers=assigned.quantizers)
+    corrections: tuple[LayerCorrection, ...] = ()
+    if samples is not None and correct != "none":
+        corrections = correct_layers(original, proto, path, targets, samples, correct)
     copies = write_model(proto, path, target, external_data)
-    return RewriteReport(target, found, params, source, copies)
-
-
-def check_model(model: Path, calibration: Calibration) -> None:
-    """Refuse a calibration that was made for another model.
-
-    Raises
-    ------
-    CalibrationError
-        If the SHA-256 of the file is not the one in the calibration.
-
-    Examples
-    --------
-    >>> check_model(Path("encoder.onnx"), calibration)  # doctest: +SKIP
-    """
-    digest = file_sha256(model)
-    if calibration.model_sha256 != digest:
-        found, needs = calibration.model_sha256[:12], digest[:12]
-        remedy = "Calibrate this model"
-        raise CalibrationError(str(model), "calibration is for another model", found=found, needs=needs, remedy=remedy)
+    return RewriteReport(target, found, params, assigned.source, copies, corrections)
 
 
 def default_output(model: Path) -> Path:
@@ -378,67 +379,16 @@ def _found_again(
     return (*(item for item in again if item.softmax in targets), *left)
 
 
-def _calibrated_bodies(found: tuple[AttentionSoftmax, ...], calibration: Calibration) -> tuple[AttentionSoftmax, ...]:
-    """`found`, where attention in bodies that never ran on the data has that as its reason: integers need data."""
-    known = {softmax.logits for softmax in calibration.softmaxes}
-    reason = "lies in {}, which never ran on the calibration data; integer output needs it"
-    return tuple(
-        item
-        if item.reason is not None or not item.place or item.logits in known
-        else replace(item, reason=reason.format(describe(item.place)))
-        for item in found
-    )
-
-
-def _calibrated(path: Path, targets: list[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
-    """Parameters by logits tensor, once the calibration is known to be this model's."""
-    check_model(path, calibration)
-    entries = {softmax.logits: softmax for softmax in calibration.softmaxes}
-    params = {}
-    for item in targets:
-        entry = entries.get(item.logits)
-        if entry is None and item.place:
-            logger.warning("node '%s' in %s is not in the calibration: data-free", item.node, describe(item.place))
-            params[item.logits] = HccsParams((DATA_FREE,), masked=item.masked)
-            continue
-        if entry is None:
-            raise CalibrationError(f"node '{item.node}'", "is not in the calibration", remedy="Calibrate again")
-        count = len(entry.heads)
-        if item.heads is not None and count not in (1, item.heads):
-            needs = f"1 or {item.heads}"
-            raise CalibrationError(
-                f"node '{item.node}'", "calibration has a wrong number of heads", found=count, needs=needs,
-                remedy="Calibrate again",
-            )  # fmt: skip
-        if entry.head_axis != item.head_axis:
-            raise CalibrationError(
-                f"node '{item.node}'", "calibration has a wrong head_axis", found=entry.head_axis,
-                needs=item.head_axis, remedy="Calibrate again",
-            )  # fmt: skip
-        masked = item.masked and calibration.profile == "extended"
-        params[item.logits] = replace(entry.params, masked=masked, reciprocal=calibration.reciprocal)
-    return params
-
-
-def _quantizers(
-    targets: list[AttentionSoftmax], calibration: Calibration, opset: int
-) -> dict[str, LogitQuantizer] | None:
-    """Quantisers of the logits, once the graph is known to have room for them; None for float output."""
-    if calibration.output == "float":
+def _correction_samples(correct: Correction, data: DataSource | None, model: onnx.ModelProto) -> Samples | None:
+    """What to correct on; None without correction."""
+    known = ("none", *get_args(Method))
+    if correct not in known:
+        raise HccsError("correct", "unknown", found=correct, needs=f"one of {', '.join(known)}")
+    if correct == "none":
+        if data is not None:
+            remedy = "Leave it out, or calibrate on it first"
+            raise HccsError("data", "means nothing without a correction", remedy=remedy)
         return None
-    quantizers = {softmax.logits: softmax.quantizer for softmax in calibration.softmaxes}
-    for item in targets:
-        if len(quantizers[item.logits].scale) > 1 and (item.folded or opset < PER_AXIS_OPSET):
-            problem = "logits cannot be quantised per head" + ("" if item.folded else f" in opset {opset}")
-            raise CalibrationError(f"node '{item.node}'", problem, remedy="Calibrate again with this version")
-    return quantizers
-
-
-def _check_legal(targets: list[AttentionSoftmax], params: Mapping[str, HccsParams], calibration: Calibration) -> None:
-    for item in targets:
-        length = item.axis_length if isinstance(item.axis_length, int) else None
-        reasons = params[item.logits].violations(
-            calibration.output, profile=calibration.profile, n=length, heads=item.heads
-        )
-        if reasons:
-            raise ParameterError(f"node '{item.node}'", reasons[0], remedy="Calibrate again")
+    if data is None:
+        raise HccsError("correct", "needs samples", found=correct, remedy="Give data as well")
+    return Samples(data, input_specs(model))

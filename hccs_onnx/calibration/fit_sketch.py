@@ -25,6 +25,7 @@ from hccs_onnx.params import (
     Reciprocal,
 )
 
+Objective = Literal["kl", "squares"]
 LogitScale = Literal["free", "power-of-two"]
 LogitZeroPoint = Literal["free", "zero"]
 ScaleGranularity = Literal["head", "tensor"]
@@ -50,6 +51,12 @@ class FitOptions:
     logit_scale: LogitScale = "free"
     logit_zero_point: LogitZeroPoint = "free"
     scale_granularity: ScaleGranularity = "head"
+    objective: Objective = "kl"
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether sums are not enough, so that whole rows have to be kept."""
+        return self.to != "float" or self.objective == "squares"
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -60,11 +67,12 @@ class FitOptions:
             Naming the option.
         """
         _check_choices(self.granularity, self.to, self.reciprocal, self.profile)
+        _check_objective(self.objective, self.to)
         _check_quantizer_choices(self.to, self.logit_scale, self.logit_zero_point, self.scale_granularity)
 
 
 def fit(sketch: ModelSketch, options: FitOptions, name: str) -> Calibration:
-    """The calibration of least KL divergence over all data that a sketch has seen.
+    """The calibration that is best on all data that a sketch has seen.
 
     Parameters
     ----------
@@ -84,9 +92,10 @@ def fit(sketch: ModelSketch, options: FitOptions, name: str) -> Calibration:
     --------
     >>> fit(merge_files(paths), FitOptions(granularity="layer"), "parts").save(Path("calib.json"))  # doctest: +SKIP
     """
-    if options.to != "float" and not sketch.subject.keeps_rows:
-        problem = f"holds no rows, which a fit for {options.to} output needs"
-        raise CalibrationError(name, problem, remedy="Collect it with the same --to")
+    if options.needs_rows and not sketch.subject.keeps_rows:
+        what = f"for {options.to} output" if options.to != "float" else "by squares"
+        problem = f"holds no rows, which a fit {what} needs"
+        raise CalibrationError(name, problem, remedy="Collect it with the same --to and --objective")
     met = [number for number, each in enumerate(sketch.sketches) if each.rows.size]
     for number, observed in enumerate(sketch.subject.observed):
         if number not in met:
@@ -101,7 +110,8 @@ def fit(sketch: ModelSketch, options: FitOptions, name: str) -> Calibration:
             problem = f"head {int(np.argmin(each.rows))} has no row to learn from: all are masked or not finite"
             raise CalibrationError(f"node '{observed.node}'", problem, remedy="Check the attention mask in the data")
     masked = [observed.masked and options.profile == "extended" for observed in targets]
-    fits = fit_floats(sketches, options.granularity)
+    samples = [sketch.samples[number] for number in met] if options.needs_rows else []
+    fits = fit_floats(sketches, options.granularity, samples if options.objective == "squares" else ())
     if options.to != "float":
         numerics = [
             Numerics(options.to, options.reciprocal, options.profile, can_mask, each.longest)
@@ -115,7 +125,6 @@ def fit(sketch: ModelSketch, options: FitOptions, name: str) -> Calibration:
             )
             for observed in targets
         ]
-        samples = [sketch.samples[number] for number in met]
         fits = fit_integers(samples, fits, options.granularity, numerics, forms)
     softmaxes = tuple(
         SoftmaxCalibration(observed.node, observed.logits, observed.head_axis, each.longest, can_mask, heads)
@@ -148,6 +157,14 @@ def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, pro
     reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
     if reasons:
         raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")
+
+
+def _check_objective(objective: str, to: OutputType) -> None:
+    known = get_args(Objective)
+    if objective not in known:
+        raise HccsError("objective", "unknown", found=objective, needs=f"one of {', '.join(known)}")
+    if objective == "squares" and to != "float":
+        raise HccsError("objective", "is for float output", found=objective, needs="kl", remedy="Leave it out")
 
 
 def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:

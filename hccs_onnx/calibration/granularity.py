@@ -4,42 +4,59 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import TypeVar
 
 from hccs_onnx.calibration.file import Granularity
 from hccs_onnx.calibration.fit import HeadFit, fit_heads, mean_kl
 from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm, fit_integer_heads
 from hccs_onnx.calibration.row_sample import RowSample
 from hccs_onnx.calibration.sketch import Sketch
+from hccs_onnx.calibration.squares_fit import fit_squares
 from hccs_onnx.errors import CalibrationError
+from hccs_onnx.params import HeadParams
 from hccs_onnx.progress import progress
 
+Statistics = TypeVar("Statistics", Sketch, RowSample)
 Fits = list[tuple[HeadFit, ...]]
 """Fitted heads for each Softmax."""
 
 
-def fit_floats(sketches: Sequence[Sketch], granularity: Granularity) -> Fits:
-    """Fits for float output, from the sketch of each Softmax.
+def fit_floats(sketches: Sequence[Sketch], granularity: Granularity, samples: Sequence[RowSample] = ()) -> Fits:
+    """Fits for float output: of least KL from the sketch of each Softmax, or of least squares from their row samples.
 
     Examples
     --------
     >>> fit_floats([sketch], "head")[0][0].params.clip_range  # doctest: +SKIP
     3.1
     """
-    if granularity == "head":
-        params = [fit_heads(sketch) for sketch in sketches]
+    counts = [sketch.rows.size for sketch in sketches]
+    if samples:
+        params = _shared(samples, counts, granularity, fit_squares)
     else:
-        pooled = [sketch.pooled() for sketch in sketches]
-        if granularity == "global":
-            pooled = [reduce(operator.add, pooled)]
-        shared = [fit_heads(sketch)[0] for sketch in pooled] * (len(sketches) // len(pooled))
-        params = [[head] * sketch.rows.size for head, sketch in zip(shared, sketches, strict=True)]
+        params = _shared(sketches, counts, granularity, fit_heads)
     return [
         tuple(HeadFit(head, kl, 0.0) for head, kl in zip(heads, mean_kl(sketch, heads), strict=True))
         for heads, sketch in zip(params, sketches, strict=True)
     ]
+
+
+def _shared(
+    statistics: Sequence[Statistics],
+    counts: Sequence[int],
+    granularity: Granularity,
+    fit: Callable[[Statistics], list[HeadParams]],
+) -> list[list[HeadParams]]:
+    """Parameters of each head of each Softmax, the same where the granularity says so."""
+    if granularity == "head":
+        return [fit(one) for one in statistics]
+    pooled = [one.pooled() for one in statistics]
+    if granularity == "global":
+        pooled = [reduce(operator.add, pooled)]
+    shared = [fit(one)[0] for one in pooled] * (len(counts) // len(pooled))
+    return [[head] * count for head, count in zip(shared, counts, strict=True)]
 
 
 def fit_integers(

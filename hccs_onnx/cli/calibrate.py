@@ -15,7 +15,7 @@ from hccs_onnx.calibration import sketch_file
 from hccs_onnx.calibration.data.shards import matches
 from hccs_onnx.calibration.engines import Engine, LocalEngine, RayEngine
 from hccs_onnx.calibration.file import Calibration
-from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, ScaleGranularity, fit
+from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, Objective, ScaleGranularity, fit
 from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, mean_and_worst, note, say, table
 from hccs_onnx.errors import ExitStatus, HccsError
@@ -25,7 +25,7 @@ from hccs_onnx.params import OUTPUT_TYPES, PROFILES
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    help_text = "fit the parameters of every attention head to data (least KL divergence) and write a calibration file"
+    help_text = "fit the parameters of every attention head to data and write a calibration file"
     example = "python -m hccs_onnx calibrate model.onnx --data samples.npz -o model.hccs.json"
     parser = add_command(commands, "calibrate", help_text, example)
     add_model(parser)
@@ -61,6 +61,12 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``, and the quantiser of the logits."""
     parser.add_argument(
         "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
+    )
+    parser.add_argument(
+        "--objective",
+        choices=get_args(Objective),
+        default="kl",
+        help="what is least: KL divergence (default), or for float output the squared difference of probabilities",
     )
     parser.add_argument(
         "--to",
@@ -129,7 +135,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     sketch = workflow.sketch(
         options.model,
         options.data,
-        keep_rows=chosen.to != "float",
+        keep_rows=chosen.needs_rows,
         engine=engine,
         resume=options.resume,
         allow_repeats=options.allow_repeats,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.calibrate import add_fit_options, calibrate
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, say
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, say, table
+from hccs_onnx.correction.correct import LayerCorrection
+from hccs_onnx.correction.solve import Method
 from hccs_onnx.errors import CalibrationError, ExitStatus, HccsError
 from hccs_onnx.graph.external import external_locations
 from hccs_onnx.graph.files import check_source, check_target, read_model, writing_errors
 from hccs_onnx.graph.placement import ExternalData, place
+
+CORRECTIONS = ("none", *get_args(Method))
 
 
 def add(commands: Any) -> None:
@@ -23,10 +29,18 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "rewrite", help_text, example)
     add_model(parser)
     parser.add_argument("-o", "--output", type=Path, help="new model (default: MODEL with .hccs.onnx)")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
-    source.add_argument("--data", type=Path, help=f"calibrate first, with {DATA_HELP}")
+    parser.add_argument("--calibration", type=Path, help="calibration file made for MODEL")
+    parser.add_argument(
+        "--data", type=Path, help=f"calibrate first (without --calibration), and correct, with {DATA_HELP}"
+    )
     add_fit_options(parser)
+    parser.add_argument(
+        "--correct",
+        choices=CORRECTIONS,
+        default="none",
+        help="""after the rewrite, bring attention's output projections closer to the original's on the data: their
+        biases, or by least squares their weights as well (default: none)""",
+    )
     parser.add_argument(
         "--strict", action="store_true", help="fail if a Softmax that looks like attention is left alone"
     )
@@ -37,10 +51,14 @@ def add(commands: Any) -> None:
         choices=get_args(ExternalData),
         help="refer to MODEL's files of external data, or copy them (default: share what lies in the output's folder)",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
 
 
 def _run(options: argparse.Namespace) -> ExitStatus:
+    if options.calibration is not None and options.data is not None and options.correct == "none":
+        options.usage_error("argument --data: not allowed with argument --calibration, but to --correct")
+    if options.correct != "none" and options.data is None:
+        raise HccsError("--correct", "needs samples", found=options.correct, remedy="Add --data DATA")
     calibration = None
     check_source(options.model)
     output = options.output or workflow.default_output(options.model)
@@ -66,6 +84,8 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         to=options.to if calibration is None else None,
         reciprocal=options.reciprocal,
         profile=options.profile,
+        correct=options.correct,
+        data=options.data if options.correct != "none" else None,
         strict=options.strict,
         include=options.include,
         exclude=options.exclude,
@@ -73,6 +93,8 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     )
     left = len(report.found) - len(report.rewritten)
     say(f"{report.output}: {len(report.rewritten)} attention Softmax rewritten, {left} left alone")
+    if report.corrections:
+        print(corrections(report.corrections))
     for copy in report.copies:
         note(f"external data copied to {copy} ({copy.stat().st_size / 1e6:.1f} MB)")
     if left:
@@ -92,3 +114,18 @@ def _check_data_free(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value != "free":
             raise HccsError(f"--{name.replace('_', '-')}", "needs data", found=value, remedy="Add --data DATA")
+
+
+def corrections(layers: Sequence[LayerCorrection]) -> str:
+    """A line for each rewritten Softmax: what was done to the projection behind it."""
+    rows = []
+    for layer in layers:
+        errors = ["" if error is None else f"{error:.4f}" for error in (layer.before, layer.after)]
+        rows.append([layer.node, *errors, _what(layer)])
+    return table(["Softmax", "error held out", "corrected", "correction"], rows)
+
+
+def _what(layer: LayerCorrection) -> str:
+    if layer.ridge is None:
+        return f"left alone: {layer.reason}"
+    return "bias" if math.isinf(layer.ridge) else f"ridge {layer.ridge:.2g}"

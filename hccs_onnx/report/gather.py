@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from hccs_onnx import workflow
+from hccs_onnx.assignment import check_model
 from hccs_onnx.backends import best_backend, open_session
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration
@@ -83,7 +84,7 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
     32
     """
     _check(calibration, request)
-    workflow.check_model(model, calibration)
+    check_model(model, calibration)
     labels = read_labels(request.labels) if request.labels is not None else None
     with _both_models(model, calibration, request) as (rewritten, found):
         content = Content(model.name, calibration, tuple(map(_found, found)), _heads(calibration))

@@ -83,6 +83,14 @@ def test_calibrate_takes_a_granularity(model: Path, data: Path, tmp_path: Path, 
     assert json.loads(target.read_text())["granularity"] == granularity
 
 
+def test_calibrate_takes_an_objective(model: Path, data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "c.json"
+    assert main(["calibrate", str(model), "--data", str(data), "--objective", "squares", "-o", str(target)]) == 0
+    assert (
+        target.read_text() == calibrate(model, data, objective="squares").to_json() != calibrate(model, data).to_json()
+    )
+
+
 @pytest.mark.parametrize("granularity", ["head", "tensor"])
 def test_calibrate_gives_logits_a_power_of_two_scale_and_zero_point_0(
     model: Path, data: Path, tmp_path: Path, granularity: str

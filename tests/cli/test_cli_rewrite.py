@@ -174,3 +174,44 @@ def test_rewrite_refuses_without_data_what_needs_them(
     assert error in err
     assert len(err.splitlines()) == 1
     assert not model.with_name("digits.hccs.onnx").exists()
+
+
+def test_rewrite_corrects_and_says_how_much_each_layer_gained(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    target = tmp_path / "o.onnx"
+    assert main(["rewrite", str(model), "--data", str(data), "--correct", "bias", "-o", str(target)]) == 0
+    out, _ = capsys.readouterr()
+    first, header, *layers = out.splitlines()
+    assert first.endswith(": 2 attention Softmax rewritten, 0 left alone")
+    assert header.split() == ["Softmax", "error", "held", "out", "corrected", "correction"]
+    assert len(layers) == 2
+    expected = rewrite(model, tmp_path / "p.onnx", calibration=calibrate(model, data), correct="bias", data=data)
+    assert target.read_bytes() == (tmp_path / "p.onnx").read_bytes()
+    for line, layer in zip(layers, expected.corrections, strict=True):
+        assert line.split()[:3] == [layer.node, f"{layer.before:.4f}", f"{layer.after:.4f}"]
+
+
+def test_rewrite_says_why_a_layer_is_not_corrected(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = save(LIKE_ATTENTION, tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    sample = {name: rng.normal(size=(3, 2, 5, 4)).astype(np.float32) for name in "qkv"}
+    np.savez(tmp_path / "d.npz", **sample)
+    assert main(["rewrite", str(path), "--data", str(tmp_path / "d.npz"), "--correct", "bias"]) == 0
+    assert "left alone: the heads go to 0 nodes" in capsys.readouterr().out
+
+
+def test_rewrite_corrects_with_a_calibration_file_and_data(model: Path, data: Path, tmp_path: Path) -> None:
+    calibrate(model, data).save(tmp_path / "c.json")
+    common = ["--data", str(data), "--correct", "bias"]
+    assert main(["rewrite", str(model), *common, "-o", str(tmp_path / "a.onnx")]) == 0
+    options = ["--calibration", str(tmp_path / "c.json"), "-o", str(tmp_path / "b.onnx")]
+    assert main(["rewrite", str(model), *common, *options]) == 0
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_rewrite_corrects_only_with_data(model: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["rewrite", str(model), "--correct", "least-squares"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: --correct: needs samples (least-squares). Add --data DATA.\n")
+    assert list(model.parent.iterdir()) == [model]

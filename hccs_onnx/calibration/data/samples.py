@@ -62,6 +62,11 @@ class Samples:
         """Whether it can be cut into shards; feeds from Python exist in this process alone."""
         return isinstance(self._source, Path | Shard)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the feeds can be gone through more than once."""
+        return not (hasattr(self._source, "get_next") or isinstance(self._source, Iterator))
+
     def __len__(self) -> int:
         """Number of feeds where it can be told without reading them, else 0."""
         if self.in_files:

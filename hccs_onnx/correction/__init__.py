@@ -1,0 +1,1 @@
+"""Closed-form corrections of attention's output projections after the rewrite, without retraining."""
