@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -86,25 +87,39 @@ def _write(folder: Path, real: Sequence[ModelSketch], count: int) -> float:
     return size / count
 
 
-def _merge(folder: str, *arguments: str | Path) -> ChildRun:
-    return run_module("hccs_onnx", "merge", Path(folder) / "part*.sketch", *arguments)
+@dataclass(frozen=True)
+class _Run(ChildRun):
+    """A run, and the processor time that it took on both cores together."""
+
+    cpu_seconds: float
 
 
-def _report(count: int, texts: int, size: float, merged: int, best: dict[str, ChildRun]) -> str:
+def _merge(folder: str, *arguments: str | Path) -> _Run:
+    before = _cpu_of_children()
+    run = run_module("hccs_onnx", "merge", Path(folder) / "part*.sketch", *arguments)
+    return _Run(run.seconds, run.peak_mb, _cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _report(count: int, texts: int, size: float, merged: int, best: dict[str, _Run]) -> str:
     about = (
         f"A fresh `python -m hccs_onnx merge`, start of the interpreter included, of {count:,} files that lie in the "
         f"system's cache. Each holds 12 Softmax of 12 heads, as MiniLM L6 gives them for {texts} Reuters texts and "
         f"once more for {texts} others: {size / 1e6:.1f} MB, {size / 144 / 1e3:.0f} kB a head (the sum of all: "
         f"{merged / 144 / 1e3:.0f} kB a head)."
     )
-    rows = [(name, f"{run.seconds:.1f}", f"{run.peak_mb:.0f}") for name, run in best.items()]
+    rows = [(name, f"{run.seconds:.1f}", f"{run.cpu_seconds:.1f}", f"{run.peak_mb:.0f}") for name, run in best.items()]
     seconds = best["merge --sketch-out"].seconds
     target = (f"merge of {count:,} sketches", f"{seconds:.1f} s", f"<= {_MOST_SECONDS:.0f} s")
     met = verdict(seconds <= _MOST_SECONDS)
     return "\n\n".join(
         [
             about,
-            table(["command", "seconds, best run", "peak, MB"], rows),
+            table(["command", "seconds, best run", "CPU seconds", "peak, MB"], rows),
             table(["target", "measured", "needs", ""], [(*target, met)]),
         ]
     )
