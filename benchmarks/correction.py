@@ -74,7 +74,8 @@ def main() -> None:
     for name, calibration in calibrations.items():
         for method in _METHODS:
             log(f"{name}: {method}")
-            results[name, method] = _corrected(model, calibration, method, seen, feeds, reference)
+            results[name, method] = it = _corrected(model, calibration, method, seen, feeds, reference)
+            log(f"  cosine {it.mean_cosine:.4f}, worst {it.worst_cosine:.4f}, {it.seconds:.0f} s")
     body = _report(results, options.texts, options.calibration_texts)
     publish(options.out, "Corrections", body, {"results": {", ".join(key): asdict(it) for key, it in results.items()}})
 

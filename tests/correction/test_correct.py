@@ -175,11 +175,19 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
         np.testing.assert_allclose(results[0][name], results[1][name], atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["bias", "least-squares"])
-@pytest.mark.parametrize("to", ["float", "uint8"])
+@pytest.mark.parametrize(
+    ("exporter", "to", "method"),
+    [
+        ("dynamo", "float", "bias"),
+        ("torchscript", "float", "least-squares"),
+        ("torchscript", "uint8", "bias"),
+        ("dynamo", "uint8", "least-squares"),
+    ],
+)
 def test_digits_come_closer_on_images_not_seen(
-    method: Correction, to: OutputType, digits_model: Path, tmp_path: Path
+    exporter: str, to: OutputType, method: Correction, tmp_path: Path
 ) -> None:
+    digits_model = DIGITS / f"digits_{exporter}.onnx"
     calibration = calibrate(digits_model, DIGITS / "calibration.npz", to=to)
     plain = rewrite(digits_model, tmp_path / "plain.onnx", calibration=calibration)
     data = DIGITS / "calibration.npz"
