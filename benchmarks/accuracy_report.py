@@ -1,4 +1,4 @@
-"""The accuracy table as Markdown, the numbers that are wanted, and accuracy against operations per element as a figure."""
+"""The accuracy table as Markdown, what is wanted, and accuracy against operations an element as a figure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPERATIONS = {
     "sparsemax": 50,  # bitonic sort of 64 (21 exchanges, 2 each), running sum, compare (3), subtract, max
     "normalised ReLU": 3,  # max, sum, multiply
 }
-"""Additions, multiplications, comparisons, shifts and table reads an element of a row; what is done once a row not counted."""
+"""Additions, multiplications, comparisons, shifts and table reads an element; what is done once a row is not counted."""
 
 
 def report(results: Results, out: Path) -> None:
@@ -46,9 +46,7 @@ def report(results: Results, out: Path) -> None:
     if results.has("minilm"):
         sections.append(_targets(results))
     if _figure(results, out.with_suffix(".svg")):
-        about = (
-            "Accuracy, mean over the data sets, against operations an element (what they are: `accuracy_report.py`)."
-        )
+        about = "Accuracy, mean over the data sets, against operations an element, counted in `accuracy_report.py`."
         sections.append(f"![{about}]({out.name}.svg)\n\n{about}")
     print(publish_text(out, "Accuracy", "\n\n".join(sections), results.about, "python benchmarks/accuracy.py"))
 
@@ -58,12 +56,12 @@ def _about() -> str:
     return (
         f"Test accuracy in percent on official splits, texts cut at {LENGTH} word pieces; mean over seeds, with the "
         "number of seeds and largest minus smallest where there are several. Fine-tuned with Softmax "
-        f"({minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, as it "
-        f"is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost against the "
-        "float model of the same training, so that the additional epoch itself is no gain. Calibrated and corrected on "
-        f"{CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, `rewrite`, onnxruntime); "
-        "retrained rows are measured in torch, whose HCCS is the same bit for bit. Other stand-ins are plain floating-point "
-        "versions of their papers' functions, without the papers' number formats."
+        f"({minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, as "
+        f"it is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost against "
+        "the float model of the same training, so that the additional epoch itself is no gain. Calibrated and corrected "
+        f"on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, `rewrite`, "
+        "onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other stand-ins are plain "
+        "floating-point versions of their papers' functions, without the papers' number formats."
     )
 
 
@@ -134,15 +132,17 @@ def _figure(results: Results, path: Path) -> bool:
             axis.plot(operations, again, "o", color=color)
             label = name.removesuffix(", calibrated") if not ours else f"HCCS, {name.removesuffix(', calibrated')}"
             axis.annotate(label, (operations, again), xytext=(4, 4), textcoords="offset points", fontsize=7)
-        axis.set(
-            xscale="log", xlabel="operations an element", ylabel="accuracy, %", title=_MODELS[model].split(" (")[0]
-        )
+        axis.set(xscale="log", xlabel="operations an element", ylabel="accuracy, %", title=_title(model))
     axes[0][0].plot([], [], "o", color="gray", fillstyle="none", label="as is")
     axes[0][0].plot([], [], "o", color="gray", label="after one more epoch")
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return True
+
+
+def _title(model: str) -> str:
+    return _MODELS[model].split(" (")[0]
 
 
 def _points(results: Results, model: str) -> Sequence[tuple[str, int, float, float]]:

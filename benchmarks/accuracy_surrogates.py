@@ -1,7 +1,7 @@
-"""Other stand-ins for Softmax, after their papers, to compare with: torch functions of logits, rows along the last axis.
+"""Other stand-ins for Softmax, after their papers: torch functions of logits, rows along the last axis.
 
-They are reference functions in floating point, without the number formats of the hardware that they were made for, which
-favours them. Each gives masked positions, whose logits lie more than 64 nats below the maximum, no probability.
+They are reference functions in floating point, without the number formats of the hardware that they were made for,
+which favours them. Each gives masked positions, whose logits lie more than 64 nats below the maximum, no probability.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def base2(logits: Tensor) -> Tensor:
 
 
 def polynomial(logits: Tensor) -> Tensor:
-    """exp by a second-degree polynomial on (-ln 2, 0] and shifts, as in I-BERT (Kim et al., arXiv 2101.01321, eq. 13)."""
+    """A second-degree polynomial on (-ln 2, 0] and shifts for exp, as in I-BERT (Kim et al., arXiv 2101.01321)."""
     gap = _gap(logits)
     shifts = torch.floor(gap.detach() / log(2))
     remainder = shifts * log(2) - gap
@@ -31,7 +31,7 @@ def polynomial(logits: Tensor) -> Tensor:
 
 
 def table(logits: Tensor) -> Tensor:
-    """exp by a table of 32 8-bit entries over 6.6 nats, 0 beyond, as in IntAttention (Zhong et al., 2025)."""
+    """A table of 32 8-bit entries over 6.6 nats for exp, 0 beyond, as in IntAttention (Zhong et al., 2025)."""
     gap = _gap(logits)
     exact = torch.exp(-gap)
     step = _TABLE_RANGE / (_TABLE - 1)
