@@ -34,7 +34,7 @@ OPERATIONS = {
     "sparsemax": 50,  # bitonic sort of 64 (21 exchanges, 2 each), running sum, compare (3), subtract, max
     "normalised ReLU": 3,  # max, sum, multiply
 }
-"""Additions, multiplications, comparisons, shifts and table reads an element; what is done once a row is not counted."""
+"""Additions, multiplications, comparisons, shifts and table reads an element, without what is done once a row."""
 
 
 def report(results: Results, out: Path) -> None:
@@ -55,13 +55,13 @@ def _about() -> str:
     minilm, tiny = FIRST["minilm"], FIRST["tiny"]
     return (
         f"Test accuracy in percent on official splits, texts cut at {LENGTH} word pieces; mean over seeds, with the "
-        "number of seeds and largest minus smallest where there are several. Fine-tuned with Softmax "
-        f"({minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, as "
-        f"it is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost against "
-        "the float model of the same training, so that the additional epoch itself is no gain. Calibrated and corrected "
-        f"on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, `rewrite`, "
-        "onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other stand-ins are plain "
-        "floating-point versions of their papers' functions, without the papers' number formats."
+        "number of seeds and largest minus smallest where there are several. Fine-tuned with Softmax (MiniLM-L6 "
+        f"{minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, "
+        f"as it is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost "
+        "against the float model of the same training, so that the additional epoch itself is no gain. Calibrated and "
+        f"corrected on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, "
+        "`rewrite`, onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other "
+        "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats."
     )
 
 
