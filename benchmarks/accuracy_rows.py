@@ -62,9 +62,9 @@ class Setting:
 
     def rewritten(self, calibration: Calibration | None, correct: str = "none") -> float:
         """Test accuracy of the model that `hccs_onnx.rewrite` writes."""
-        data = None if correct == "none" else self._feeds
         output = self._folder / "rewritten.onnx"
-        rewrite(self._exported, output, calibration=calibration, correct=correct, data=data)
+        correction = {} if correct == "none" else {"correct": correct, "data": self._feeds}
+        rewrite(self._exported, output, calibration=calibration, **correction)
         return accuracy_onnx.accuracy(output, self._data.test)
 
     def swapped(self, change: Callable[[Classifier], object], train_as: str | None = None) -> float:
