@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from common import Array, package_file
@@ -27,18 +27,21 @@ class Split:
         Word pieces of each text that are not padding, shape (text,).
     classes : Array
         Class of each text, shape (text,), int64.
+    padded : bool
+        Whether batches are as long as the longest text that there could be, as on a device with fixed shapes.
     """
 
     ids: Array
     lengths: Array
     classes: Array
+    padded: bool = False
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def batch(self, rows: Array) -> tuple[Array, Array]:
         """Word pieces and attention mask of some texts, shape (text, longest of them)."""
-        longest = int(self.lengths[rows].max())
+        longest = LENGTH if self.padded else int(self.lengths[rows].max())
         mask = np.arange(longest) < self.lengths[rows, None]
         return self.ids[rows, :longest], mask.astype(np.int64)
 
@@ -50,6 +53,10 @@ class Dataset:
     train: Split
     test: Split
     classes: tuple[str, ...]
+
+    def padded(self) -> Dataset:
+        """The same with all batches padded to one length."""
+        return Dataset(replace(self.train, padded=True), replace(self.test, padded=True), self.classes)
 
 
 def load(name: str) -> Dataset:

@@ -53,6 +53,10 @@ class Setting:
     def _exported(self) -> Path:
         return accuracy_onnx.export(copy.deepcopy(self._classifier), self._folder / "float.onnx")
 
+    def padded(self) -> Setting:
+        """The same, with all texts padded to one length."""
+        return Setting(self._model, self._seed, self._classifier, self._data.padded(), self._folder)
+
     def calibration(self, options: dict[str, Any]) -> Calibration:
         """Calibrated on training texts, by `hccs_onnx.calibrate`."""
         name = str(options)
@@ -111,7 +115,7 @@ def _float_rows() -> list[Row]:
 
 
 def _paper_rows() -> list[Row]:
-    """The paper's operator: int8 logits, its arithmetic, masked keys at the floor score."""
+    """The paper's operator: int8 logits, its arithmetic, masked keys at the floor score; so rows of one length."""
     found = []
     for output in ("uint8", "int16"):
         for granularity, name in _GRANULARITIES.items():
@@ -141,6 +145,7 @@ def _other_rows() -> list[Row]:
 
 def _calibrated(title: str, group: Group, options: dict[str, Any], correct: str = "none") -> Row:
     def measure(setting: Setting) -> float:
+        setting = setting.padded() if group == "paper" else setting
         return setting.rewritten(setting.calibration(options), correct)
 
     return Row(f"{title}, calibrated" + f", {correct}" * (correct != "none"), group, False, measure)
@@ -150,6 +155,7 @@ def _retrained(title: str, group: Group, options: dict[str, Any]) -> Row:
     name = f"{title}, calibrated, retrained"
 
     def measure(setting: Setting) -> float:
+        setting = setting.padded() if group == "paper" else setting
         change = partial(swap, calibration=setting.calibration(options))
         return setting.swapped(change, name)
 
