@@ -237,15 +237,25 @@ def publish(
     as_json : bool
         Print the JSON file instead.
     """
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_public_arguments()])
+    command = _command()
     about = environment(packages)
+    text = publish_text(out, title, body, about, command)
+    document = json.dumps({"command": command, **about, **data}, indent=1) + "\n"
+    out.with_suffix(".json").write_text(document)
+    print(document if as_json else text, end="" if as_json else "\n")
+
+
+def publish_text(out: Path, title: str, body: str, about: Mapping[str, Any], command: str) -> str:
+    """Write a benchmark's Markdown, with command and environment, and return it."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     text = f"# {title}\n\n{body}\n\nCommand: `{command}`  \nVersions: {versions}  \nMachine: {about['machine']}\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(text)
-    document = json.dumps({"command": command, **about, **data}, indent=1) + "\n"
-    out.with_suffix(".json").write_text(document)
-    print(document if as_json else text, end="" if as_json else "\n")
+    return text
+
+
+def _command() -> str:
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_public_arguments()])
 
 
 def _public_arguments() -> list[str]:

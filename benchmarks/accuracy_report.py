@@ -1,0 +1,158 @@
+"""The accuracy table as Markdown, what is wanted, and accuracy against operations an element as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from accuracy_data import DATASETS, LENGTH
+from accuracy_models import AGAIN, FIRST, MODELS
+from accuracy_onnx import CALIBRATION_TEXTS
+from accuracy_results import Results
+from accuracy_rows import FLOAT, FLOAT_AGAIN, Row, rows
+from accuracy_surrogates import SURROGATES
+from common import publish_text, table, verdict
+
+_MODELS = {"tiny": "BERT-tiny's shape (2 layers, 2 heads, 128 channels), trained from scratch", "minilm": "MiniLM-L6"}
+_DATASETS = {"r8": "Reuters R8", "r52": "Reuters R52", "20news": "20 Newsgroups"}
+_GROUPS = {"float": "Softmax", "paper": "HCCS as in the paper", "ours": "HCCS", "others": "other stand-ins"}
+_TARGETS = (  # row, compared with, points lost at most, on the mean over data sets with MiniLM-L6
+    ("float output, calibrated, least-squares", FLOAT, 0.5),
+    ("uint8 norm, calibrated, least-squares", FLOAT, 1.0),
+    ("float output, calibrated, retrained", FLOAT_AGAIN, 0.2),
+    ("uint8 norm, calibrated, retrained", FLOAT_AGAIN, 0.2),
+    ("uint8 clb, calibrated, retrained", FLOAT_AGAIN, 0.5),
+)
+OPERATIONS = {
+    FLOAT: 16,  # max, subtract, exp (2 to split, 2 to reduce, 6 for the polynomial, 2 to scale), sum, multiply
+    "uint8 norm, calibrated": 8,  # max, subtract, min, multiply, subtract, sum, multiply, shift
+    "float output, calibrated": 10,  # max, subtract, divide, round, min, multiply-subtract, mask (2), sum, multiply
+    "base-2 (Softermax)": 10,  # max, subtract, split (2), polynomial (3), scale, sum, multiply
+    "polynomial exp (I-BERT)": 11,  # max, subtract, split (3), polynomial (3), shift, sum, multiply
+    "32-entry table (IntAttention)": 8,  # max, subtract, index (2), limit, read, sum, multiply
+    "sparsemax": 50,  # bitonic sort of 64 (21 exchanges, 2 each), running sum, compare (3), subtract, max
+    "normalised ReLU": 3,  # max, sum, multiply
+}
+"""Additions, multiplications, comparisons, shifts and table reads an element, without what is done once a row."""
+
+
+def report(results: Results, out: Path) -> None:
+    """Write what was measured so far beside the results."""
+    sections = [_about()]
+    for model in MODELS:
+        if results.has(model):
+            sections += [f"## {_MODELS[model]}", _table(results, model)]
+    if results.has("minilm"):
+        sections.append(_targets(results))
+    if _figure(results, out.with_suffix(".svg")):
+        about = "Accuracy, mean over the data sets, against operations an element, counted in `accuracy_report.py`."
+        sections.append(f"![{about}]({out.name}.svg)\n\n{about}")
+    print(publish_text(out, "Accuracy", "\n\n".join(sections), results.about, "python benchmarks/accuracy.py"))
+
+
+def _about() -> str:
+    minilm, tiny = FIRST["minilm"], FIRST["tiny"]
+    return (
+        f"Test accuracy in percent on official splits, texts cut at {LENGTH} word pieces; mean over seeds, with the "
+        "number of seeds and largest minus smallest where there are several. Fine-tuned with Softmax (MiniLM-L6 "
+        f"{minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, "
+        f"as it is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost "
+        "against the float model of the same training, so that the additional epoch itself is no gain. Calibrated and "
+        f"corrected on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, "
+        "`rewrite`, onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other "
+        "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats. HCCS "
+        f"as in the paper has no mask: padding keeps the floor score, and all texts are padded to {LENGTH} word pieces."
+    )
+
+
+def _table(results: Results, model: str) -> str:
+    lines = []
+    for row in rows():
+        cells = [_cell(results, model, data, row) for data in DATASETS]
+        if any(cells):
+            lines.append([_GROUPS[row.group], row.name, *(cell or "" for cell in cells), _mean(results, model, row)])
+    return table(["", "variant", *(_DATASETS[data] for data in DATASETS), "mean, lost"], lines)
+
+
+def _cell(results: Results, model: str, data: str, row: Row) -> str:
+    value = results.cell(model, data, row.name)
+    if value is None:
+        return ""
+    text = f"{100 * value.mean:.2f}"
+    base = _base(row)
+    difference = results.cell(model, data, row.name, minus=base)
+    if difference is not None and row.name not in (FLOAT, FLOAT_AGAIN):
+        text += f" ({100 * difference.mean:+.2f})"
+    return text + (f" [{value.seeds}: {100 * value.spread:.2f}]" if value.seeds > 1 else "")
+
+
+def _mean(results: Results, model: str, row: Row) -> str:
+    lost = _lost(results, model, row.name, _base(row))
+    return "" if lost is None or row.name in (FLOAT, FLOAT_AGAIN) else f"{lost:+.2f}"
+
+
+def _base(row: Row) -> str:
+    return FLOAT_AGAIN if row.retrained else FLOAT
+
+
+def _lost(results: Results, model: str, row: str, base: str) -> float | None:
+    """Points lost, mean over data sets; None unless all were measured."""
+    cells = [results.cell(model, data, row, minus=base) for data in DATASETS]
+    return None if None in cells else -100 * float(np.mean([cell.mean for cell in cells if cell]))
+
+
+def _targets(results: Results) -> str:
+    lines = []
+    for row, base, most in _TARGETS:
+        lost = _lost(results, "minilm", row, base)
+        measured = ["not measured on all", ""] if lost is None else [f"{lost:.2f}", verdict(lost <= most + 1e-9)]
+        lines.append([row, base, measured[0], f"<= {most}", measured[1]])
+    return table(["MiniLM-L6, points lost", "against", "measured", "needs", ""], lines)
+
+
+def _figure(results: Results, path: Path) -> bool:
+    """Accuracy against operations an element, with and without retraining; whether there was enough to draw."""
+    points = {model: _points(results, model) for model in MODELS}
+    points = {model: found for model, found in points.items() if found}
+    if not points:
+        return False
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "hccs-onnx"
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(points), figsize=(5.5 * len(points), 4.2), squeeze=False, layout="constrained")
+    for axis, (model, found) in zip(axes[0], points.items(), strict=True):
+        for name, operations, plain, again in found:
+            ours = name not in SURROGATES and name != FLOAT
+            color = "tab:orange" if ours else "black" if name == FLOAT else "tab:blue"
+            axis.plot([operations] * 2, [plain, again], color=color, linewidth=1)
+            axis.plot(operations, plain, "o", color=color, fillstyle="none")
+            axis.plot(operations, again, "o", color=color)
+            label = name.removesuffix(", calibrated") if not ours else f"HCCS, {name.removesuffix(', calibrated')}"
+            axis.annotate(label, (operations, again), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set(xscale="log", xlabel="operations an element", ylabel="accuracy, %", title=_title(model))
+    axes[0][0].plot([], [], "o", color="gray", fillstyle="none", label="as is")
+    axes[0][0].plot([], [], "o", color="gray", label="after one more epoch")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return True
+
+
+def _title(model: str) -> str:
+    return _MODELS[model].split(" (")[0]
+
+
+def _points(results: Results, model: str) -> Sequence[tuple[str, int, float, float]]:
+    """Name, operations, accuracy in percent without and with one more epoch; of what was measured on all data sets."""
+    found = []
+    for name, operations in OPERATIONS.items():
+        again = FLOAT_AGAIN if name == FLOAT else f"{name}, retrained"
+        means = [[results.cell(model, data, row) for data in DATASETS] for row in (name, again)]
+        if all(cell is not None for cells in means for cell in cells):
+            plain, trained = (100 * float(np.mean([cell.mean for cell in cells if cell])) for cells in means)
+            found.append((name, operations, plain, trained))
+    return found
