@@ -105,7 +105,8 @@ def _report(texts: int, shards: int, seconds: dict[str, list[float]], cpu: dict[
     about = (
         f"MiniLM L6 over {texts} Reuters texts of 128 tokens, cut into {shards} shards; one thread a worker; median of "
         f"{min(map(len, seconds.values()))} runs, in turn. Ray: workers have started, sessions are loaded in the run. "
-        "Local: the start of processes included. CPU: of all processes that take part. All give the same bytes as one process without shards."
+        "Local: the start of processes included. CPU: of all processes that take part. "
+        "All give the same bytes as one process without shards."
     )
     median = {name: statistics.median(runs) for name, runs in seconds.items()}
     rows = [
