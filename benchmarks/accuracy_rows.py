@@ -13,9 +13,9 @@ import accuracy_onnx
 from accuracy_data import Dataset
 from accuracy_models import AGAIN, Classifier, accuracy, train
 from accuracy_surrogates import SURROGATES, use_softmax
-from hccs_onnx.torch import swap
 
 from hccs_onnx import Calibration, calibrate, rewrite
+from hccs_onnx.torch import swap
 
 Group = Literal["float", "paper", "ours", "others"]
 FLOAT, FLOAT_AGAIN = "float", "float, one more epoch"
