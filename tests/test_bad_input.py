@@ -714,7 +714,8 @@ def test_signal_while_calibrating_leaves_nothing(box: Path) -> None:
     np.savez(box / "long.npz", pixels=np.zeros((20_000, 64), np.float32))
     before = snapshot(box)
     program = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from hccs_onnx.calibration.sketch import Sketch
 from hccs_onnx.cli import main
 count = Sketch.add
