@@ -51,7 +51,7 @@ void phases(const char* name) {
   });
   finish_sums(head, range.least, *band);
   print_counts("sums", rows, ", ");
-  reciprocals<Out, R>(range, *band);
+  reciprocals<Out, R>(range, rows, *band);
   print_counts("reciprocals", rows, ", ");
   normalise<Out, R>(head, rows, *band, y);
   print_counts("normalise", rows, "}\n");

@@ -56,7 +56,7 @@ void softmax(const int8* __restrict x, Out* __restrict y, const int32* params) {
         group_sums<S, decltype(group)::value>(x + first * S::columns, first, band);
       });
       finish_sums(head, range.least, band);
-      reciprocals<Out, R>(range, band);
+      reciprocals<Out, R>(range, count, band);
       aie::set_rounding(rounding);
       normalise<Out, R>(head, count, band, y);
       x += count * S::columns;

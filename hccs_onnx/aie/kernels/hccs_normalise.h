@@ -38,13 +38,13 @@ void reciprocals_div(const SumRange& range, Band<S>& band) {
 
 // norm: 2^(15 + k) / Z = 2^29 / (upper + lower / 2^15), where `upper`, 2^14..2^15 - 1, holds Z's 15 leading bits.
 // 2^29 / upper is at most 2 too large; it is lowered while the remainder, of which `lower` takes its share, is
-// negative.
+// negative. Lanes behind the `count` rows hold no sum that could be shifted.
 template <class S>
-void reciprocals_norm(const SumRange& range, Band<S>& band) {
+void reciprocals_norm(const SumRange& range, unsigned count, Band<S>& band) {
   using Lanes = aie::vector<int16, band_lanes>;
   alignas(64) int32 upper[band_lanes] = {};
   alignas(64) int16 lower[band_lanes] = {};
-  for (unsigned row = 0; row < S::band_rows(); ++row) HCCS_PIPELINED {
+  for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const int exponent = log2_floor(band.sum[row]);
     const int32 leading = band.sum[row] << (29 - exponent);
     upper[row] = leading >> 15;
@@ -80,9 +80,9 @@ void reciprocals_norm(const SumRange& range, Band<S>& band) {
 
 // band.rho from band.sum, 32 rows at once; clb needs no division.
 template <class Out, Reciprocal R, class S>
-void reciprocals(const SumRange& range, Band<S>& band) {
+void reciprocals(const SumRange& range, unsigned count, Band<S>& band) {
   if constexpr (R == Reciprocal::div) reciprocals_div<Out>(range, band);
-  if constexpr (R == Reciprocal::norm) reciprocals_norm(range, band);
+  if constexpr (R == Reciprocal::norm) reciprocals_norm(range, count, band);
 }
 
 // Whether y = score * rho >> shift takes one multiplication a code: rho * S fits an int16. That is so for uint8 clb,
