@@ -62,7 +62,8 @@ def _about() -> str:
         f"corrected on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, "
         "`rewrite`, onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other "
         "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats. "
-        f"HCCS as in the paper has no mask: padding keeps the floor score; texts are padded to {LENGTH} word pieces."
+        f"HCCS as in the paper has no mask: padding keeps the floor score; texts are padded to {LENGTH} word pieces. "
+        "What is blank, or a row that is not there, was not measured yet."
     )
 
 
