@@ -30,7 +30,7 @@ def execute(path: Path) -> Any:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
@@ -61,9 +61,9 @@ def main() -> int:
     options = parser.parse_args()
     fresh = execute(NOTEBOOK)
     if not options.check:
-        nbformat.write(fresh, NOTEBOOK)  # type: ignore[no-untyped-call]
+        nbformat.write(fresh, NOTEBOOK)
         return 0
-    held = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    held = nbformat.read(NOTEBOOK, as_version=4)
     if wording(fresh) != wording(held):
         print("docs/tutorial.ipynb: prints something else now. Run: python -m tools.tutorial", file=sys.stderr)
         return 1
