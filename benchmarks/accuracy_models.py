@@ -81,9 +81,10 @@ def new_classifier(model: str, classes: int, seed: int) -> Classifier:
 
     torch.manual_seed(seed)
     if model == "minilm":
-        settings = json.loads(package_file(_MINILM, "config.json").read_text())
+        weights = package_file(_MINILM, "model.safetensors")
+        settings = json.loads(weights.with_name("config.json").read_text())  # there is another of that name
         encoder = BertModel(BertConfig(**settings, attn_implementation="eager"), add_pooling_layer=False)
-        _load_weights(encoder, package_file(_MINILM, "model.safetensors"))
+        _load_weights(encoder, weights)
     else:
         config = BertConfig(
             hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
