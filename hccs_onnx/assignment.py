@@ -41,7 +41,7 @@ class Assigned:
     source: str
 
 
-def data_free(
+def without_data(
     found: tuple[AttentionSoftmax, ...], output: OutputType, reciprocal: Reciprocal, profile: Profile
 ) -> Assigned:
     """Parameters without data; integers by the model's own quantisers.
@@ -53,7 +53,7 @@ def data_free(
 
     Examples
     --------
-    >>> data_free((), "float", "norm", "extended").source
+    >>> without_data((), "float", "norm", "extended").source
     'data-free'
     """
     targets = [item for item in found if item.reason is None]

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import onnx
 
-from hccs_onnx.assignment import calibrated, data_free, without_unseen_bodies
+from hccs_onnx.assignment import calibrated, without_data, without_unseen_bodies
 from hccs_onnx.calibration.collect import prepare
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.engines import Engine, LocalEngine
@@ -322,7 +322,7 @@ def rewrite(
     if calibration is not None:
         assigned = calibrated(path, found, calibration, default_opset(proto))
     else:
-        assigned = data_free(found, output_type, reciprocal, profile)
+        assigned = without_data(found, output_type, reciprocal, profile)
     original = onnx.ModelProto()
     if samples is not None:
         original.CopyFrom(proto)
