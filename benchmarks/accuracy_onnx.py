@@ -43,6 +43,7 @@ def accuracy(model: Path, data: Split, batch: int = 32) -> float:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # as many rows as there are cores are measured at once
     options.register_custom_ops_library(str(library_path()))
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     right = 0

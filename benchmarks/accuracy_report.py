@@ -10,7 +10,7 @@ from accuracy_data import DATASETS, LENGTH
 from accuracy_models import AGAIN, FIRST, MODELS
 from accuracy_onnx import CALIBRATION_TEXTS
 from accuracy_results import Results
-from accuracy_rows import FLOAT, FLOAT_AGAIN, Row, rows
+from accuracy_rows import FLOAT, FLOAT_AGAIN, GRANULARITIES, PAPER_OUTPUTS, Row, rows
 from accuracy_surrogates import SURROGATES
 from common import publish_text, table, verdict
 
@@ -45,6 +45,9 @@ def report(results: Results, out: Path) -> None:
             sections += [f"## {_MODELS[model]}", _table(results, model)]
     if results.has("minilm"):
         sections.append(_targets(results))
+    lines = _granularity(results)
+    if lines:
+        sections += ["## Granularity", lines]
     if _figure(results, out.with_suffix(".svg")):
         about = "Accuracy, mean over the data sets, against operations an element, counted in `accuracy_report.py`."
         sections.append(f"![{about}]({out.name}.svg)\n\n{about}")
@@ -56,7 +59,8 @@ def _about() -> str:
     return (
         f"Test accuracy in percent on official splits, texts cut at {LENGTH} word pieces; mean over seeds, with the "
         "number of seeds and largest minus smallest where there are several. Fine-tuned with Softmax (MiniLM-L6 "
-        f"{minilm.epochs} epochs, BERT-tiny's shape {tiny.epochs}), then measured with something else in its place, "
+        f"{minilm.epochs} epochs with matrix products in bfloat16, BERT-tiny's shape {tiny.epochs} in float32), then "
+        "measured, always in float32, with something else in its place, "
         f"as it is or after {AGAIN['minilm'].epochs} more epoch with it in place. In brackets: points gained or lost "
         "against the float model of the same training, so that the additional epoch itself is no gain. Calibrated and "
         f"corrected on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, "
@@ -110,6 +114,31 @@ def _targets(results: Results) -> str:
         measured = ["not measured on all", ""] if lost is None else [f"{lost:.2f}", verdict(lost <= most + 1e-9)]
         lines.append([row, base, measured[0], f"<= {most}", measured[1]])
     return table(["MiniLM-L6, points lost", "against", "measured", "needs", ""], lines)
+
+
+def _granularity(results: Results) -> str:
+    """Whether finer parameters are better in the paper's setting, and whether that is more than chance."""
+    lines = []
+    for model in MODELS:
+        for output in PAPER_OUTPUTS:
+            for again in (False, True):
+                names = [f"{output}, {name}, calibrated" + ", retrained" * again for name in GRANULARITIES.values()]
+                losses = [
+                    [-100 * v for v in results.values(model, name, FLOAT_AGAIN if again else FLOAT)] for name in names
+                ]
+                gains = [100 * v for v in results.values(model, names[-1], minus=names[0])]
+                if len(gains) > 1:
+                    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+                    lost = [f"{np.mean(loss):+.2f}" for loss in losses]
+                    gain = f"{np.mean(gains):+.2f} ± {error:.2f} ({len(gains)})"
+                    lines.append([_title(model), f"{output}, {'retrained' if again else 'as it is'}", *lost, gain])
+    if not lines:
+        return ""
+    head = ["", "HCCS as in the paper", *(f"lost, {name}" for name in GRANULARITIES.values()), "per head - one for all"]
+    return (
+        "Points lost on the mean over all data sets and seeds, and what a head's own parameters gain over one set for "
+        f"all heads: mean, standard error, runs.\n\n{table(head, lines)}"
+    )
 
 
 def _figure(results: Results, path: Path) -> bool:

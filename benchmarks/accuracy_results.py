@@ -66,13 +66,18 @@ class Results:
         """Whether anything was measured with a model."""
         return any(name.split()[0] == model for name in self._values)
 
+    def values(self, model: str, row: str, minus: str | None = None, data: str | None = None) -> list[float]:
+        """Test accuracy of each data set and seed, or of one data set's seeds; its difference to another row's."""
+        found = []
+        for name, measured in self._values.items():
+            if name.split()[0] == model and data in (None, name.split()[1]) and row in measured:
+                if minus is None:
+                    found.append(measured[row])
+                elif minus in measured:
+                    found.append(measured[row] - measured[minus])
+        return found
+
     def cell(self, model: str, data: str, row: str, minus: str | None = None) -> Cell | None:
         """Mean and largest minus smallest over seeds; of the difference to another row if one is given."""
-        values = []
-        for name, measured in self._values.items():
-            if name.split()[:2] == [model, data] and row in measured:
-                if minus is None:
-                    values.append(measured[row])
-                elif minus in measured:
-                    values.append(measured[row] - measured[minus])
+        values = self.values(model, row, minus, data)
         return Cell(float(np.mean(values)), float(np.ptp(values)), len(values)) if values else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ _OUTPUTS: dict[str, dict[str, Any]] = {
     "uint8 norm": {"to": "uint8", "reciprocal": "norm"},
     "uint8 clb": {"to": "uint8", "reciprocal": "clb"},
 }
-_GRANULARITIES = {"global": "one for all", "layer": "per layer", "head": "per head"}
+GRANULARITIES = {"global": "one for all", "layer": "per layer", "head": "per head"}
+PAPER_OUTPUTS = ("uint8 div", "int16 div")
 
 
 class Setting:
@@ -32,6 +34,8 @@ class Setting:
 
     Parameters
     ----------
+    title : str
+        For progress.
     model : str
         Shape of the model.
     seed : int
@@ -41,43 +45,49 @@ class Setting:
     data : Dataset
         Official splits.
     folder : pathlib.Path
-        For models that rows write.
+        For its export and calibrations, which rows of several processes share.
     """
 
-    def __init__(self, model: str, seed: int, classifier: Classifier, data: Dataset, folder: Path) -> None:
-        self._model, self._seed, self._classifier, self._data, self._folder = model, seed, classifier, data, folder
-        self._calibrations: dict[str, Calibration] = {}
+    def __init__(self, title: str, model: str, seed: int, classifier: Classifier, data: Dataset, folder: Path) -> None:
+        self._title, self._model, self._seed = title, model, seed
+        self._classifier, self._data, self._folder = classifier, data, folder
         self._feeds = accuracy_onnx.calibration_feeds(data.train)
-
-    @cached_property
-    def _exported(self) -> Path:
-        return accuracy_onnx.export(copy.deepcopy(self._classifier), self._folder / "float.onnx")
 
     def padded(self) -> Setting:
         """The same, with all texts padded to one length."""
-        return Setting(self._model, self._seed, self._classifier, self._data.padded(), self._folder)
+        data = self._data.padded()
+        return Setting(self._title, self._model, self._seed, self._classifier, data, self._folder)
 
-    def calibration(self, options: dict[str, Any]) -> Calibration:
-        """Calibrated on training texts, by `hccs_onnx.calibrate`."""
-        name = str(options)
-        if name not in self._calibrations:
-            self._calibrations[name] = calibrate(self._exported, self._feeds, **options)
-        return self._calibrations[name]
+    def calibration(self, title: str, options: dict[str, Any]) -> Calibration:
+        """Calibrated on training texts, by `hccs_onnx.calibrate`, unless an earlier run has left it."""
+        path = self._folder / f"{title}.json"
+        if not path.exists():
+            calibrate(self._exported(), self._feeds, **options).save(path)
+        return Calibration.load(path)
 
     def rewritten(self, calibration: Calibration | None, correct: str = "none") -> float:
         """Test accuracy of the model that `hccs_onnx.rewrite` writes."""
-        output = self._folder / "rewritten.onnx"
-        correction = {} if correct == "none" else {"correct": correct, "data": self._feeds}
-        rewrite(self._exported, output, calibration=calibration, **correction)
-        return accuracy_onnx.accuracy(output, self._data.test)
+        correction: dict[str, Any] = {} if correct == "none" else {"correct": correct, "data": self._feeds}
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            output = Path(folder, "rewritten.onnx")
+            rewrite(self._exported(), output, calibration=calibration, **correction)
+            return accuracy_onnx.accuracy(output, self._data.test)
 
     def swapped(self, change: Callable[[Classifier], object], train_as: str | None = None) -> float:
         """Test accuracy of the torch model after a change, and after one more epoch if there is a title for it."""
         classifier = copy.deepcopy(self._classifier)
         change(classifier)
         if train_as is not None:
-            train(classifier, self._data.train, AGAIN[self._model], self._seed + 1, train_as)
+            title = f"{self._title}: {train_as}"
+            train(classifier, self._data.train, AGAIN[self._model], self._seed + 1, title)
         return accuracy(classifier, self._data.test)
+
+    def _exported(self) -> Path:
+        path = self._folder / "float.onnx"
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                accuracy_onnx.export(copy.deepcopy(self._classifier), Path(folder, path.name)).replace(path)
+        return path
 
 
 @dataclass(frozen=True)
@@ -117,10 +127,11 @@ def _float_rows() -> list[Row]:
 def _paper_rows() -> list[Row]:
     """The paper's operator: int8 logits, its arithmetic, masked keys at the floor score; so rows of one length."""
     found = []
-    for output in ("uint8", "int16"):
-        for granularity, name in _GRANULARITIES.items():
-            options = {"to": output, "reciprocal": "div", "profile": "paper", "granularity": granularity}
-            title = f"{output} div, {name}"
+    for output in PAPER_OUTPUTS:
+        to, reciprocal = output.split()
+        for granularity, name in GRANULARITIES.items():
+            options = {"to": to, "reciprocal": reciprocal, "profile": "paper", "granularity": granularity}
+            title = f"{output}, {name}"
             found += [_calibrated(title, "paper", options), _retrained(title, "paper", options)]
     return found
 
@@ -146,7 +157,7 @@ def _other_rows() -> list[Row]:
 def _calibrated(title: str, group: Group, options: dict[str, Any], correct: str = "none") -> Row:
     def measure(setting: Setting) -> float:
         setting = setting.padded() if group == "paper" else setting
-        return setting.rewritten(setting.calibration(options), correct)
+        return setting.rewritten(setting.calibration(title, options), correct)
 
     return Row(f"{title}, calibrated" + f", {correct}" * (correct != "none"), group, False, measure)
 
@@ -156,7 +167,7 @@ def _retrained(title: str, group: Group, options: dict[str, Any]) -> Row:
 
     def measure(setting: Setting) -> float:
         setting = setting.padded() if group == "paper" else setting
-        change = partial(swap, calibration=setting.calibration(options))
+        change = partial(swap, calibration=setting.calibration(title, options))
         return setting.swapped(change, name)
 
     return Row(name, group, True, measure)
