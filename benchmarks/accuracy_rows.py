@@ -25,6 +25,7 @@ _OUTPUTS: dict[str, dict[str, Any]] = {
     "uint8 norm": {"to": "uint8", "reciprocal": "norm"},
     "uint8 clb": {"to": "uint8", "reciprocal": "clb"},
 }
+_SQUARES = {"to": "float", "objective": "squares"}
 GRANULARITIES = {"global": "one for all", "layer": "per layer", "head": "per head"}
 PAPER_OUTPUTS = ("uint8 div", "int16 div")
 
@@ -138,6 +139,9 @@ def _paper_rows() -> list[Row]:
 
 def _our_rows() -> list[Row]:
     found = [Row("float output, data-free", "ours", False, partial(Setting.rewritten, calibration=None))]
+    found += [
+        _calibrated("float output, by squares", "ours", _SQUARES, correct) for correct in ("none", "least-squares")
+    ]
     for title, options in _OUTPUTS.items():
         found += [_calibrated(title, "ours", options, correct) for correct in ("none", "bias", "least-squares")]
         found.append(_retrained(title, "ours", options))
