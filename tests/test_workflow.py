@@ -19,7 +19,8 @@ from hccs_onnx.calibration.fit import HeadFit
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.operator.schema import read_attributes
-from hccs_onnx.params import DATA_FREE
+from hccs_onnx.params import DATA_FREE, OutputType
+from hccs_onnx.verify import verify
 
 VARIANT = Attention(mask="computed", scale="mul")
 
@@ -353,6 +354,21 @@ def test_calibrate_and_rewrite_fit_each_other(model: Path) -> None:
     assert len({fit.params for fit in softmax.heads}) == 3
     report = workflow.rewrite(model, calibration=calibration)
     assert report.params["logits"].heads == tuple(fit.params for fit in softmax.heads)
+
+
+@pytest.mark.parametrize("to", ["float", "uint8"])
+def test_mask_input_of_minus_infinity_is_like_a_large_negative_one(tmp_path: Path, to: OutputType) -> None:
+    path, data = tmp_path / "model.onnx", tmp_path / "data.npz"
+    onnx.save(Attention(mask="input").model(), path)
+    results = []
+    for fill in (-1e4, -np.inf):
+        np.savez(data, **Attention(mask="input", fill=fill).feed(8, 9))
+        calibration = workflow.calibrate(path, data, to=to)
+        report = workflow.rewrite(path, calibration=calibration, correct="least-squares", data=data)
+        results.append((calibration.softmaxes, report.corrections, verify(path, report.output, data)))
+    assert results[0] == results[1]
+    assert results[1][1][0].reason is None
+    assert all(np.isfinite(head.kl) for head in results[1][2].heads)
 
 
 def test_calibrate_shares_parameters_within_a_layer(model: Path) -> None:

@@ -242,8 +242,8 @@ MISFITS = {
     "text": (changed("x", lambda a: a.astype(str)), r"input 'x': has the wrong type"),
     "size": (changed("ids", lambda a: a[:, :3]), r"input 'ids': has the wrong shape \(\[1, 3\], needs \[batch, 4\]\)"),
     "rank": (changed("x", lambda a: a[..., 0]), r"input 'x': has the wrong shape \(\[1, 5\], needs \[batch, \?, 2\]\)"),
-    "nan": (changed("x", spoiled(np.nan)), r"input 'x': holds NaN or infinity"),
-    "infinity": (changed("x", spoiled(-np.inf)), r"input 'x': holds NaN or infinity"),
+    "nan": (changed("x", spoiled(np.nan)), r"input 'x': holds NaN or \+infinity"),
+    "infinity": (changed("x", spoiled(np.inf)), r"input 'x': holds NaN or \+infinity"),
     "no_length": (changed("x", lambda a: a[:, :0]), r"input 'x': is empty \(\[1, 0, 2\]\)"),
 }
 

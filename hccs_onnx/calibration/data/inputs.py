@@ -128,8 +128,9 @@ def checked(feed: Feed, specs: Sequence[InputSpec], subject: str) -> Feed:
             raise DataError(what, "has the wrong shape", found=list(value.shape), needs=needs, remedy=remedy)
         if value.size == 0:
             raise DataError(what, "is empty", found=list(value.shape), remedy="Leave the sample out")
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise DataError(what, "holds NaN or infinity", remedy="Clean the data or leave the sample out")
+        # -inf is what additive masks hold
+        if np.issubdtype(value.dtype, np.floating) and (np.isnan(value) | np.isposinf(value)).any():
+            raise DataError(what, "holds NaN or +infinity", remedy="Clean the data or leave the sample out")
     return arrays
 
 
