@@ -25,7 +25,7 @@ from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, read_model, write_model
 from hccs_onnx.graph.names import nested_graphs
-from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.opset import check_opset, default_opset, too_old
 from hccs_onnx.graph.placement import ExternalData
 from hccs_onnx.graph.rewrite import rewrite_graph
 from hccs_onnx.graph.selection import chosen
@@ -97,7 +97,10 @@ def inspect(model: Path | str) -> list[AttentionSoftmax]:
     path = Path(model)
     proto = read_model(path)
     uncover(proto, path.parent)
-    return find_attention(proto, path.parent)
+    found, why = find_attention(proto, path.parent), too_old(proto)
+    if why is None:
+        return found
+    return [item if item.reason else replace(item, reason=why, attention_like=True) for item in found]
 
 
 def calibrate(
@@ -204,7 +207,7 @@ def sketch(
     proto = read_model(path)
     opset = default_opset(proto)
     uncover(proto, path.parent)
-    targets = _attention(path, find_attention(proto, path.parent))
+    targets = _attention(path, proto, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
     del proto
@@ -314,7 +317,7 @@ def rewrite(
     ):
         copies = write_model(proto, path, target, external_data)
         return RewriteReport(target, found, {}, "none", copies)
-    targets = _attention(path, found)
+    targets = _attention(path, proto, found)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
@@ -347,10 +350,11 @@ def default_output(model: Path) -> Path:
     return model.with_name(model.name.removesuffix(".onnx") + ".hccs.onnx")
 
 
-def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftmax, ...]) -> list[AttentionSoftmax]:
-    """Those to be rewritten; an error if there are none."""
+def _attention(path: Path, model: onnx.ModelProto, found: Sequence[AttentionSoftmax]) -> list[AttentionSoftmax]:
+    """Those to be rewritten; an error if there are none, or none can be."""
     targets = [item for item in found if item.reason is None]
     if targets:
+        check_opset(model, str(path))
         return targets
     if not found:
         raise ModelError(

@@ -325,13 +325,18 @@ def test_strict_leaves_a_classifier_alone(tmp_path: Path) -> None:
     assert [item.reason is None for item in report.found] == [True, False]
 
 
-def test_rewrite_refuses_an_opset_that_is_too_old(tmp_path: Path) -> None:
+def test_opset_that_is_too_old_is_refused_at_every_step(tmp_path: Path) -> None:
     path = tmp_path / "old.onnx"
     text = """g (float[b,n,8] x) => (float[b,n,8] y) { k = Transpose <perm = [0, 2, 1]> (x) l = MatMul (x, k)
         p = Softmax <axis = 2> (l) y = MatMul (p, x) }"""
     onnx.save(build(text, opset=10, ir_version=5), path)
-    with pytest.raises(ModelError, match=r"opset is too old \(10, needs >= 11\)\. Convert it with"):
+    (found,) = workflow.inspect(path)
+    assert (found.reason, found.attention_like) == ("is of opset 10, needs >= 11", True)
+    refusal = r"old\.onnx: opset is too old \(10, needs >= 11\)\. Convert it with"
+    with pytest.raises(ModelError, match=refusal):
         workflow.rewrite(path)
+    with pytest.raises(ModelError, match=refusal):
+        workflow.calibrate(path, [{"x": np.zeros((1, 3, 8), np.float32)}])
     assert files(tmp_path) == {"old.onnx"}
 
 
