@@ -226,7 +226,7 @@ def rewrite(
     model: Path | str,
     output: Path | str | None = None,
     *,
-    calibration: Calibration | None = None,
+    calibration: Calibration | Path | str | None = None,
     to: OutputType | None = None,
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
@@ -245,7 +245,7 @@ def rewrite(
         ONNX file, not changed.
     output : path, optional
         New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
-    calibration : Calibration, optional
+    calibration : Calibration or path of its file, optional
         Parameters, and whether attention puts out floats or integers; without it the data-free default is used for
         every head.
     to : {'float', 'uint8', 'int16'}, optional
@@ -290,6 +290,7 @@ def rewrite(
     >>> rewrite("encoder.onnx").output  # doctest: +SKIP
     PosixPath('encoder.hccs.onnx')
     """
+    calibration = None if calibration is None else Calibration.of(calibration)
     output_type: OutputType = to or (calibration.output if calibration is not None else "float")
     if calibration is None:
         FitOptions("head", output_type, reciprocal, profile).check()

@@ -376,6 +376,16 @@ def test_mask_input_of_minus_infinity_is_like_a_large_negative_one(tmp_path: Pat
     assert all(np.isfinite(head.kl) for head in results[1][2].heads)
 
 
+def test_rewrite_takes_a_calibration_by_its_path(model: Path, tmp_path: Path) -> None:
+    calibration, path = calibration_for(model), tmp_path / "calibration.json"
+    calibration.save(path)
+    expected = workflow.rewrite(model, calibration=calibration).output.read_bytes()
+    for given in (path, str(path)):
+        assert workflow.rewrite(model, calibration=given).output.read_bytes() == expected
+    with pytest.raises(CalibrationError, match=r"none\.json: cannot be read"):
+        workflow.rewrite(model, calibration="none.json")
+
+
 def test_calibrate_shares_parameters_within_a_layer(model: Path) -> None:
     (softmax,) = workflow.calibrate(model, [VARIANT.feed(4, 9)], granularity="layer").softmaxes
     assert len(softmax.heads) == 3
