@@ -361,7 +361,7 @@ def _attention(path: Path, model: onnx.ModelProto, found: Sequence[AttentionSoft
         raise ModelError(
             str(path), "holds no Softmax node", remedy="Export it without fused attention operators, which hide it"
         )
-    problem = f"holds no attention ({len(found)} Softmax left alone, the first because {found[0].reason})"
+    problem = f"holds no attention ({len(found)} Softmax left alone, the first: {found[0].reason})"
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
 

@@ -300,7 +300,7 @@ def test_rewrite_refuses_a_model_without_softmax(tmp_path: Path) -> None:
 def test_rewrite_refuses_a_model_without_attention_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "classifier.onnx"
     onnx.save(build(CLASSIFIER, W), path)
-    text = r"holds no attention \(1 Softmax left alone, the first because logits come from MatMul 'MatMul_l' with"
+    text = r"holds no attention \(1 Softmax left alone, the first: logits come from MatMul 'MatMul_l' with"
     with pytest.raises(ModelError, match=text):
         workflow.rewrite(path)
     assert files(tmp_path) == {"classifier.onnx"}
