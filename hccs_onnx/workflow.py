@@ -28,7 +28,7 @@ from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.opset import check_opset, default_opset, too_old
 from hccs_onnx.graph.placement import ExternalData
 from hccs_onnx.graph.rewrite import rewrite_graph
-from hccs_onnx.graph.selection import chosen
+from hccs_onnx.graph.selection import check_chosen, chosen
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
@@ -276,7 +276,8 @@ def rewrite(
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
     HccsError
-        If `include` or `exclude` is no regular expression, `external_data` unknown, or choices do not go together.
+        If `include` or `exclude` is no regular expression or they leave nothing, `external_data` is unknown, or choices
+        do not go together.
     DataError
         If the data does not fit, or holds too little to hold some out.
     MatchError
@@ -305,7 +306,8 @@ def rewrite(
         raise HccsError("external_data", "unknown", found=external_data, needs="share, copy or None")
     samples = _correction_samples(correct, data, proto)
     came_from = uncover(proto, path.parent)
-    found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
+    every = find_attention(proto, path.parent)
+    found = tuple(chosen(every, include, exclude))
     if calibration is not None and calibration.output != "float":
         found = without_unseen_bodies(found, calibration)
     left = set(came_from.values()) - {came_from[item.softmax] for item in found if _is_target(item, came_from)}
@@ -318,6 +320,7 @@ def rewrite(
     ):
         copies = write_model(proto, path, target, external_data)
         return RewriteReport(target, found, {}, "none", copies)
+    check_chosen(every, include, exclude, str(path))
     targets = _attention(path, proto, found)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:

@@ -228,6 +228,29 @@ def test_excluded_attention_does_not_count_in_strict_mode(digits_model: Path, tm
     assert len(report.rewritten) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"include": "nothing"}, "include 'nothing'"),
+        ({"exclude": "."}, "exclude '.'"),
+        ({"include": "Softmax", "exclude": "."}, "include 'Softmax' and exclude '.'"),
+    ],
+)
+def test_rewrite_refuses_patterns_that_leave_nothing(model: Path, options: dict[str, str], said: str) -> None:
+    with pytest.raises(HccsError, match=rf"model\.onnx: none of 1 attention Softmax is chosen by {said}\. Their names"):
+        workflow.rewrite(model, **options)  # type: ignore[arg-type]
+    assert files(model.parent) == {"model.onnx"}
+
+
+def test_rewrite_leaves_a_rewritten_model_as_it_is_when_nothing_else_is_chosen(
+    digits_model: Path, tmp_path: Path
+) -> None:
+    first = workflow.inspect(digits_model)[0].node
+    one = workflow.rewrite(digits_model, tmp_path / "one.onnx", include=re.escape(first))
+    again = workflow.rewrite(one.output, tmp_path / "again.onnx", include=re.escape(first))
+    assert onnx.load(again.output) == onnx.load(one.output)
+
+
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_rewrite_refuses_what_is_no_regular_expression(model: Path, option: str) -> None:
     with pytest.raises(HccsError, match=rf"^{option}: is no regular expression: .* \(\(\)"):
