@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LEGEND = (
     "cautious: loops do not overlap. With streams: one stream in and one out feed a tile. G el/s: 10^9 probabilities a"
-    " second with streams, on a tile and on all tiles of the node; paper: of a tile in AMD's simulator, arXiv 2604.02292"
+    " second with streams, on a tile and on all tiles of the node. Paper: a tile in AMD's simulator, arXiv 2604.02292"
 )
 
 
