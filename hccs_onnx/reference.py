@@ -24,10 +24,10 @@ def hccs(
     x: Array,
     output: npt.DTypeLike,
     *,
-    B: Sequence[int] | Array,
-    S: Sequence[int] | Array,
-    Dmax: Sequence[int] | Array,
-    scale: Sequence[float] | Array = (1.0,),
+    B: int | Sequence[int] | Array,
+    S: int | Sequence[int] | Array,
+    Dmax: int | Sequence[int] | Array,
+    scale: float | Sequence[float] | Array = 1.0,
     head_axis: int = -3,
     reciprocal: str = "norm",
     masked: bool = False,
@@ -41,9 +41,9 @@ def hccs(
         Logits: codes or float.
     output : dtype
         ``uint8`` (scale 2^-8) or ``int16`` (scale 2^-15) for int8 `x`, ``float32`` for float32 `x`.
-    B, S, Dmax : sequence of int, length 1 or H
+    B, S, Dmax : int, or sequence of int of length 1 or H
         Offset 1..32767, slope 0..127 and clip distance 1..127 of each head, with B - S*Dmax >= 0.
-    scale : sequence of float, length 1 or H
+    scale : float, or sequence of float of length 1 or H
         Size of a gap code in the units of `x`, > 0. Float logits only.
     head_axis : int
         Axis of `x` along which heads lie, any but the last; its size is a multiple of H. Not looked at when H is 1.
@@ -69,7 +69,7 @@ def hccs(
 
     Examples
     --------
-    >>> hccs(np.array([[10, 9, -128]], np.int8), np.uint8, B=[300], S=[10], Dmax=[20], masked=True)
+    >>> hccs(np.array([[10, 9, -128]], np.int8), np.uint8, B=300, S=10, Dmax=20, masked=True)
     array([[130, 126,   0]], dtype=uint8)
     """
     x = np.asarray(x)
@@ -97,15 +97,16 @@ def scores(x: Array, B: Array, S: Array, Dmax: Array) -> Array:
     return result
 
 
-def _per_row(x: Array, head_axis: int, *parameters: Sequence[float] | Array) -> list[Array]:
+def _per_row(x: Array, head_axis: int, *parameters: float | Sequence[float] | Array) -> list[Array]:
     """Each parameter list as an array that broadcasts against `x`: its head's value for every row."""
-    arrays = [np.asarray(values) for values in parameters]
+    arrays = [np.atleast_1d(values) for values in parameters]
     if x.ndim < 1:
         raise ValueError("HCCS needs logits of rank >= 1")
     count = max(array.size for array in arrays)
     for array in arrays:
         if array.ndim != 1 or array.size not in (1, count):
-            raise ValueError(f"HCCS parameters have lengths {[a.size for a in arrays]}, needs 1 or {count}")
+            needs = "(1,)" if count == 1 else f"(1,) or ({count},)"
+            raise ValueError(f"HCCS parameters have shapes {[a.shape for a in arrays]}, needs {needs}")
     if count == 1:
         return [array.reshape([1] * x.ndim) for array in arrays]
     axis = head_axis + x.ndim if head_axis < 0 else head_axis

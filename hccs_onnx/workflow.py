@@ -25,10 +25,10 @@ from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, read_model, write_model
 from hccs_onnx.graph.names import nested_graphs
-from hccs_onnx.graph.opset import default_opset
+from hccs_onnx.graph.opset import check_opset, default_opset, too_old
 from hccs_onnx.graph.placement import ExternalData
 from hccs_onnx.graph.rewrite import rewrite_graph
-from hccs_onnx.graph.selection import chosen
+from hccs_onnx.graph.selection import check_chosen, chosen
 from hccs_onnx.graph.uncover import uncover
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import (
@@ -97,7 +97,10 @@ def inspect(model: Path | str) -> list[AttentionSoftmax]:
     path = Path(model)
     proto = read_model(path)
     uncover(proto, path.parent)
-    return find_attention(proto, path.parent)
+    found, why = find_attention(proto, path.parent), too_old(proto)
+    if why is None:
+        return found
+    return [item if item.reason else replace(item, reason=why, attention_like=True) for item in found]
 
 
 def calibrate(
@@ -204,7 +207,7 @@ def sketch(
     proto = read_model(path)
     opset = default_opset(proto)
     uncover(proto, path.parent)
-    targets = _attention(path, find_attention(proto, path.parent))
+    targets = _attention(path, proto, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
     del proto
@@ -223,7 +226,7 @@ def rewrite(
     model: Path | str,
     output: Path | str | None = None,
     *,
-    calibration: Calibration | None = None,
+    calibration: Calibration | Path | str | None = None,
     to: OutputType | None = None,
     reciprocal: Reciprocal = "norm",
     profile: Profile = "extended",
@@ -242,7 +245,7 @@ def rewrite(
         ONNX file, not changed.
     output : path, optional
         New file; default: the model's name with ``.hccs.onnx`` in place of ``.onnx``, beside it.
-    calibration : Calibration, optional
+    calibration : Calibration or path of its file, optional
         Parameters, and whether attention puts out floats or integers; without it the data-free default is used for
         every head.
     to : {'float', 'uint8', 'int16'}, optional
@@ -273,7 +276,8 @@ def rewrite(
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
     HccsError
-        If `include` or `exclude` is no regular expression, `external_data` unknown, or choices do not go together.
+        If `include` or `exclude` is no regular expression or they leave nothing, `external_data` is unknown, or choices
+        do not go together.
     DataError
         If the data does not fit, or holds too little to hold some out.
     MatchError
@@ -287,6 +291,7 @@ def rewrite(
     >>> rewrite("encoder.onnx").output  # doctest: +SKIP
     PosixPath('encoder.hccs.onnx')
     """
+    calibration = None if calibration is None else Calibration.of(calibration)
     output_type: OutputType = to or (calibration.output if calibration is not None else "float")
     if calibration is None:
         FitOptions("head", output_type, reciprocal, profile).check()
@@ -301,7 +306,8 @@ def rewrite(
         raise HccsError("external_data", "unknown", found=external_data, needs="share, copy or None")
     samples = _correction_samples(correct, data, proto)
     came_from = uncover(proto, path.parent)
-    found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
+    every = find_attention(proto, path.parent)
+    found = tuple(chosen(every, include, exclude))
     if calibration is not None and calibration.output != "float":
         found = without_unseen_bodies(found, calibration)
     left = set(came_from.values()) - {came_from[item.softmax] for item in found if _is_target(item, came_from)}
@@ -314,7 +320,8 @@ def rewrite(
     ):
         copies = write_model(proto, path, target, external_data)
         return RewriteReport(target, found, {}, "none", copies)
-    targets = _attention(path, found)
+    check_chosen(every, include, exclude, str(path))
+    targets = _attention(path, proto, found)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
@@ -347,16 +354,17 @@ def default_output(model: Path) -> Path:
     return model.with_name(model.name.removesuffix(".onnx") + ".hccs.onnx")
 
 
-def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftmax, ...]) -> list[AttentionSoftmax]:
-    """Those to be rewritten; an error if there are none."""
+def _attention(path: Path, model: onnx.ModelProto, found: Sequence[AttentionSoftmax]) -> list[AttentionSoftmax]:
+    """Those to be rewritten; an error if there are none, or none can be."""
     targets = [item for item in found if item.reason is None]
     if targets:
+        check_opset(model, str(path))
         return targets
     if not found:
         raise ModelError(
             str(path), "holds no Softmax node", remedy="Export it without fused attention operators, which hide it"
         )
-    problem = f"holds no attention ({len(found)} Softmax left alone, the first because {found[0].reason})"
+    problem = f"holds no attention ({len(found)} Softmax left alone, the first: {found[0].reason})"
     raise ModelError(str(path), problem, remedy="See python -m hccs_onnx inspect")
 
 

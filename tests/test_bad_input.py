@@ -193,7 +193,7 @@ def save(text: str, path: Path) -> onnx.ModelProto:
     ("body", "reason"),
     [
         ("y = Neg (x)", r"m\.onnx: holds no Softmax node"),
-        ("y = Softmax (x)", r"m\.onnx: holds no attention \(1 Softmax left alone, the first because logits"),
+        ("y = Softmax (x)", r"m\.onnx: holds no attention \(1 Softmax left alone, the first: logits"),
     ],
     ids=["no_softmax", "no_attention"],
 )
@@ -447,7 +447,7 @@ def spoiled(value: float) -> np.ndarray:
 
 
 DATA: dict[str, tuple[dict[str, np.ndarray], str]] = {
-    "missing_name": ({"images": PIXELS}, r"d\.npz: lacks input pixels \(needs exactly pixels\)"),
+    "missing_name": ({"images": PIXELS}, r"d\.npz: lacks input pixels \(has images, needs exactly pixels\)"),
     "no_arrays": ({}, r"d\.npz: lacks input pixels"),
     "extra_name": ({"pixels": PIXELS, "labels": np.arange(3)}, r"d\.npz: has labels, which the model lacks"),
     "type": ({"pixels": PIXELS.astype(np.float64)}, r"input 'pixels': has the wrong type \(float64, needs float32\)"),
@@ -456,11 +456,15 @@ DATA: dict[str, tuple[dict[str, np.ndarray], str]] = {
         r"input 'pixels': has the wrong type \(uint8, needs float32\)",
     ),
     "size": ({"pixels": PIXELS[:, :63]}, r"input 'pixels': has the wrong shape \(\[1, 63\], needs \[batch, 64\]\)"),
-    "rank": ({"pixels": PIXELS.reshape(3, 8, 8)}, r"input 'pixels': has the wrong shape \(\[1, 8, 8\], needs \["),
-    "nan": ({"pixels": spoiled(np.nan)}, r"sample 2: input 'pixels': holds NaN or infinity"),
-    "infinity": ({"pixels": spoiled(np.inf)}, r"sample 2: input 'pixels': holds NaN or infinity"),
+    "rank": ({"pixels": PIXELS.reshape(3, 8, 8)}, r"has the wrong shape \(\[1, 8, 8\], .*\)\. Reshape the data\."),
+    "one_sample": (
+        {"pixels": PIXELS[0]},
+        r"has the wrong shape \(\[1\], .*\)\. Add the axis that it lacks; the first is",
+    ),
+    "nan": ({"pixels": spoiled(np.nan)}, r"sample 2: input 'pixels': holds NaN or \+infinity"),
+    "infinity": ({"pixels": spoiled(np.inf)}, r"sample 2: input 'pixels': holds NaN or \+infinity"),
     "empty": ({"pixels": PIXELS[:0]}, r"d\.npz: holds no samples"),
-    "scalar": ({"pixels": np.float32(1)}, r"d\.npz: holds no samples"),
+    "scalar": ({"pixels": np.float32(1)}, r"d\.npz: array 'pixels': is a scalar, without an axis of samples\. Give a"),
     "objects": ({"pixels": np.array([None] * 3)}, r"d\.npz: array 'pixels\.npy' cannot be read"),
 }
 USERS = {
@@ -487,7 +491,18 @@ def test_data_that_does_not_fit_is_refused(refused: Refused, box: Path, user: st
 @pytest.mark.parametrize("content", [b"", b"PK", b"pixels,1,2\n"], ids=["empty", "stub", "csv"])
 def test_file_that_is_no_data_is_refused(refused: Refused, box: Path, user: str, content: bytes) -> None:
     (box / "d.npz").write_bytes(content)
-    refused(user.format("d.npz"), r"error: d\.npz: is not an \.npz archive\. Write it with numpy\.savez\.")
+    pattern = r"error: d\.npz: is not an \.npz archive\. Write it with numpy\.savez\('d\.npz', pixels=array\)\."
+    refused(user.format("d.npz"), pattern)
+
+
+def test_npy_file_is_refused_with_how_to_write_an_npz(refused: Refused, box: Path) -> None:
+    np.save(box / "d.npy", PIXELS)
+    refused("calibrate model.onnx --data d.npy", r"d\.npy: is not .* numpy\.savez\('d\.npz', pixels=array\)")
+
+
+def test_data_file_that_cannot_be_opened_is_refused_with_the_reason(refused: Refused, box: Path, user: str) -> None:
+    (box / "folder" / "d.npz").mkdir(parents=True)
+    refused(user.format("folder"), r"error: folder/d\.npz: cannot be read \(Is a directory\)\. Check its permissions")
 
 
 def test_missing_data_is_refused(refused: Refused, box: Path, user: str) -> None:
@@ -506,20 +521,26 @@ def test_data_with_too_long_a_name_is_refused(refused: Refused, user: str) -> No
 
 def test_sample_that_onnxruntime_fails_on_is_refused(refused: Refused, box: Path) -> None:
     text = """<ir_version: 8, opset_import: ["": 17]>
-    g (int64[batch,n] ids) => (float[batch,n,2] y) <float[3,2] table = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}>
+    g (int64[batch,n] ids) => (float[batch,n,2] y)
+      <float[3,2] table = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[2,2] w = {1.0, 2.0, 3.0, 4.0}, float[2] b = {0.0, 0.0}>
     {
       q = Gather (table, ids)
       kt = Transpose <perm = [0, 2, 1]> (q)
       logits = MatMul (q, kt)
       p = Softmax <axis = -1> (logits)
-      y = MatMul (p, q)
+      context = MatMul (p, q)
+      projected = MatMul (context, w)
+      y = Add (projected, b)
     }"""
     save(text, box / "m.onnx")
     assert main(["rewrite", "m.onnx", "-o", "m.hccs.onnx"]) == 0
+    np.savez(box / "good.npz", ids=np.array([[0, 1, 2]]))
+    assert main(["calibrate", "m.onnx", "--data", "good.npz", "-o", "c.json"]) == 0
     np.savez(box / "d.npz", ids=np.array([[0, 1, 2], [2, 1, 99]]))
-    pattern = r"error: .*onnxruntime fails on a sample \(ids \[1, 3\]\): .*"
+    pattern = r"error: d\.npz: sample 1: onnxruntime fails on it \(ids \[1, 3\]\): .*"
     refused("calibrate m.onnx --data d.npz", pattern)
     refused("verify m.onnx m.hccs.onnx --data d.npz", pattern)
+    refused("rewrite m.onnx --calibration c.json --correct bias --data d.npz", pattern)
 
 
 # --- output --------------------------------------------------------------------------------------------------------

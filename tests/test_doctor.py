@@ -76,7 +76,10 @@ def test_doctor_names_the_kernel_that_would_run(
     assert line.endswith("sessions created now use these")
     monkeypatch.setenv("HCCS_KERNEL", "abacus")
     assert main(["doctor"]) == 1
-    assert "HCCS_KERNEL names no kernel that runs here ('abacus'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "HCCS_KERNEL names no kernel that runs here ('abacus'" in err
+    assert "Unset it or name another" in err
+    assert "without hccs-onnx" not in err  # not the model's fault
 
 
 @pytest.mark.usefixtures("native_library")

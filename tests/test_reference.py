@@ -486,6 +486,15 @@ def test_hccs_raises_when_there_is_no_such_type_pair(logit_type: str, output: st
         hccs(np.zeros((2, 3), logit_type), output, B=[300], S=[2], Dmax=[100])
 
 
+def test_numbers_are_taken_for_lists_of_one() -> None:
+    x = np.random.default_rng(0).normal(scale=40, size=(2, 3, 8))
+    codes, lists = x.astype(np.int8), {"B": [300], "S": [2], "Dmax": [100]}
+    np.testing.assert_array_equal(hccs(codes, np.uint8, B=300, S=2, Dmax=100), hccs(codes, np.uint8, **lists))
+    logits = x.astype(np.float32)
+    expected = hccs(logits, np.float32, **lists, scale=[0.5])
+    np.testing.assert_array_equal(hccs(logits, np.float32, B=300, S=2, Dmax=100, scale=0.5), expected)
+
+
 @pytest.mark.parametrize(
     ("shape", "changes", "message"),
     [
@@ -496,9 +505,9 @@ def test_hccs_raises_when_there_is_no_such_type_pair(logit_type: str, output: st
         ((2, 3), {"B": [300, 300]}, "head_axis -3 is not"),
         ((2, 3), {"B": [300, 300], "head_axis": 2}, "head_axis 2 is not"),
         ((3, 3), {"B": [300, 300], "head_axis": 0}, "head axis has size 3, needs a multiple of 2"),
-        ((6, 3), {"B": [300, 300], "S": [1, 2, 3], "head_axis": 0}, r"lengths \[2, 3, 1\], needs 1 or 3"),
-        ((2, 3), {"B": []}, r"lengths \[0, 1, 1\], needs 1 or 1"),
-        ((2, 3), {"B": [[300]]}, "lengths"),
+        ((6, 3), {"B": [300, 300], "S": [1, 2, 3], "head_axis": 0}, r"shapes \[\(2,\), .*, needs \(1,\) or \(3,\)"),
+        ((2, 3), {"B": []}, r"shapes \[\(0,\), \(1,\), \(1,\)\], needs \(1,\)$"),
+        ((2, 3), {"B": [[300]]}, r"shapes \[\(1, 1\), "),
     ],
 )
 def test_hccs_raises_when_the_parameters_do_not_fit(

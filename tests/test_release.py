@@ -64,12 +64,23 @@ def test_citation_names_the_paper() -> None:
     assert re.findall(r"family-names: (\w+)", text) == ["Danopoulos", "Lupi", "Kagan", "Pierini"]
 
 
-def test_readme_lists_every_extra_that_users_may_want() -> None:
-    readme = (ROOT / "README.md").read_text()
+def extras() -> list[str]:
     pyproject = (ROOT / "pyproject.toml").read_text()
     table = pyproject.split("[project.optional-dependencies]")[1].split("[project.scripts]")[0]
-    for extra in re.findall(r"^([\w-]+) = \[", table, re.MULTILINE):
+    return re.findall(r"^([\w-]+) = \[", table, re.MULTILINE)
+
+
+def test_readme_lists_every_extra_that_users_may_want() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for extra in extras():
         assert f"`{extra}`" in readme, extra
+
+
+def test_extras_that_messages_name_are_there() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "hccs_onnx").rglob("*.py"))
+    named = set(re.findall(r"hccs-onnx\[([\w-]+)\]", sources))
+    assert {"report", "torch", "ray", "parquet", "aie4ml"} <= named
+    assert named <= set(extras())
 
 
 def test_release_is_refused_when_changes_name_another_version(release: Release) -> None:

@@ -19,7 +19,8 @@ from hccs_onnx.calibration.fit import HeadFit
 from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.operator.schema import read_attributes
-from hccs_onnx.params import DATA_FREE
+from hccs_onnx.params import DATA_FREE, OutputType
+from hccs_onnx.verify import verify
 
 VARIANT = Attention(mask="computed", scale="mul")
 
@@ -227,6 +228,29 @@ def test_excluded_attention_does_not_count_in_strict_mode(digits_model: Path, tm
     assert len(report.rewritten) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"include": "nothing"}, "include 'nothing'"),
+        ({"exclude": "."}, "exclude '.'"),
+        ({"include": "Softmax", "exclude": "."}, "include 'Softmax' and exclude '.'"),
+    ],
+)
+def test_rewrite_refuses_patterns_that_leave_nothing(model: Path, options: dict[str, str], said: str) -> None:
+    with pytest.raises(HccsError, match=rf"model\.onnx: none of 1 attention Softmax is chosen by {said}\. Their names"):
+        workflow.rewrite(model, **options)  # type: ignore[arg-type]
+    assert files(model.parent) == {"model.onnx"}
+
+
+def test_rewrite_leaves_a_rewritten_model_as_it_is_when_nothing_else_is_chosen(
+    digits_model: Path, tmp_path: Path
+) -> None:
+    first = workflow.inspect(digits_model)[0].node
+    one = workflow.rewrite(digits_model, tmp_path / "one.onnx", include=re.escape(first))
+    again = workflow.rewrite(one.output, tmp_path / "again.onnx", include=re.escape(first))
+    assert onnx.load(again.output) == onnx.load(one.output)
+
+
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_rewrite_refuses_what_is_no_regular_expression(model: Path, option: str) -> None:
     with pytest.raises(HccsError, match=rf"^{option}: is no regular expression: .* \(\(\)"):
@@ -299,7 +323,7 @@ def test_rewrite_refuses_a_model_without_softmax(tmp_path: Path) -> None:
 def test_rewrite_refuses_a_model_without_attention_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "classifier.onnx"
     onnx.save(build(CLASSIFIER, W), path)
-    text = r"holds no attention \(1 Softmax left alone, the first because logits come from MatMul 'MatMul_l' with"
+    text = r"holds no attention \(1 Softmax left alone, the first: logits come from MatMul 'MatMul_l' with"
     with pytest.raises(ModelError, match=text):
         workflow.rewrite(path)
     assert files(tmp_path) == {"classifier.onnx"}
@@ -324,13 +348,18 @@ def test_strict_leaves_a_classifier_alone(tmp_path: Path) -> None:
     assert [item.reason is None for item in report.found] == [True, False]
 
 
-def test_rewrite_refuses_an_opset_that_is_too_old(tmp_path: Path) -> None:
+def test_opset_that_is_too_old_is_refused_at_every_step(tmp_path: Path) -> None:
     path = tmp_path / "old.onnx"
     text = """g (float[b,n,8] x) => (float[b,n,8] y) { k = Transpose <perm = [0, 2, 1]> (x) l = MatMul (x, k)
         p = Softmax <axis = 2> (l) y = MatMul (p, x) }"""
     onnx.save(build(text, opset=10, ir_version=5), path)
-    with pytest.raises(ModelError, match=r"opset is too old \(10, needs >= 11\)\. Convert it with"):
+    (found,) = workflow.inspect(path)
+    assert (found.reason, found.attention_like) == ("is of opset 10, needs >= 11", True)
+    refusal = r"old\.onnx: opset is too old \(10, needs >= 11\)\. Convert it with"
+    with pytest.raises(ModelError, match=refusal):
         workflow.rewrite(path)
+    with pytest.raises(ModelError, match=refusal):
+        workflow.calibrate(path, [{"x": np.zeros((1, 3, 8), np.float32)}])
     assert files(tmp_path) == {"old.onnx"}
 
 
@@ -353,6 +382,31 @@ def test_calibrate_and_rewrite_fit_each_other(model: Path) -> None:
     assert len({fit.params for fit in softmax.heads}) == 3
     report = workflow.rewrite(model, calibration=calibration)
     assert report.params["logits"].heads == tuple(fit.params for fit in softmax.heads)
+
+
+@pytest.mark.parametrize("to", ["float", "uint8"])
+def test_mask_input_of_minus_infinity_is_like_a_large_negative_one(tmp_path: Path, to: OutputType) -> None:
+    path, data = tmp_path / "model.onnx", tmp_path / "data.npz"
+    onnx.save(Attention(mask="input").model(), path)
+    results = []
+    for fill in (-1e4, -np.inf):
+        np.savez(data, **Attention(mask="input", fill=fill).feed(8, 9))
+        calibration = workflow.calibrate(path, data, to=to)
+        report = workflow.rewrite(path, calibration=calibration, correct="least-squares", data=data)
+        results.append((calibration.softmaxes, report.corrections, verify(path, report.output, data)))
+    assert results[0] == results[1]
+    assert results[1][1][0].reason is None
+    assert all(np.isfinite(head.kl) for head in results[1][2].heads)
+
+
+def test_rewrite_takes_a_calibration_by_its_path(model: Path, tmp_path: Path) -> None:
+    calibration, path = calibration_for(model), tmp_path / "calibration.json"
+    calibration.save(path)
+    expected = workflow.rewrite(model, calibration=calibration).output.read_bytes()
+    for given in (path, str(path)):
+        assert workflow.rewrite(model, calibration=given).output.read_bytes() == expected
+    with pytest.raises(CalibrationError, match=r"none\.json: cannot be read"):
+        workflow.rewrite(model, calibration="none.json")
 
 
 def test_calibrate_shares_parameters_within_a_layer(model: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hccs_onnx.aie.folder import ANOTHER, holds_files, replace_folder
+from hccs_onnx.aie.manifest import AIE4ML_FORMAT, NAME
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.graph.files import file_sha256
 
-FORMAT, VERSION, MANIFEST = "hccs-aie4ml-project", 1, "manifest.json"
+VERSION = 1
 
 
 def check_folder(target: Path) -> None:
@@ -30,7 +31,7 @@ def check_folder(target: Path) -> None:
     written = _written(target)
     for path in present:
         name = path.relative_to(target).as_posix()
-        if name != MANIFEST and (name not in written or written[name] != file_sha256(path)):
+        if name != NAME and (name not in written or written[name] != file_sha256(path)):
             raise CodegenError(str(target), "holds files that codegen did not write", found=name, remedy=ANOTHER)
 
 
@@ -56,15 +57,15 @@ def write_folder(target: Path, files: Mapping[str, bytes], manifest: Mapping[str
     target = Path(os.path.realpath(target))
     check_folder(target)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    document = {"format": FORMAT, "version": VERSION, **manifest, "files": digests}
+    document = {"format": AIE4ML_FORMAT, "version": VERSION, **manifest, "files": digests}
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    replace_folder(target, {**files, MANIFEST: text.encode()})
+    replace_folder(target, {**files, NAME: text.encode()})
 
 
 def _written(folder: Path) -> dict[str, str]:
     """Files that a manifest lists, with their SHA-256; none where there is no manifest of this flow."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return dict(content["files"]) if content["format"] == FORMAT else {}
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return dict(content["files"]) if content["format"] == AIE4ML_FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -18,6 +18,8 @@ from hccs_onnx.errors import CodegenError
 from hccs_onnx.params import OutputType
 
 FORMAT, VERSION, NAME = "hccs-aie-project", 1, "manifest.json"
+AIE4ML_FORMAT = "hccs-aie4ml-project"
+"""What a manifest of the flow aie4ml says that it is."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,9 @@ def read(folder: Path) -> Manifest:
         raise CodegenError(str(path), f"cannot be read ({error.strerror})", remedy="Check its permissions") from error
     except (ValueError, RecursionError) as error:
         raise CodegenError(str(path), "is not JSON", remedy="Write the project again") from error
+    if isinstance(content, dict) and content.get("format") == AIE4ML_FORMAT:
+        remedy = f"Run python {folder / 'write_firmware.py'}: aie4ml has simulators of its own"
+        raise CodegenError(str(folder), "is a project of the flow aie4ml", remedy=remedy)
     problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(content))
     if problem is not None:
         remedy = "Write the project again with this version of hccs-onnx"

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from hccs_onnx.calibration.data import Feed, InputSpec, Samples, Shard, input_specs
+from hccs_onnx.calibration.data.inputs import subject_of
 from hccs_onnx.calibration.model_sketch import ModelSketch, Observed, Subject, check_heads
 from hccs_onnx.calibration.recorder import record, recording, register
 from hccs_onnx.calibration.row_sample import RowSample
@@ -219,8 +220,9 @@ def run(session: ort.InferenceSession | PythonSession, names: Sequence[str], fee
         raise
     except Exception as error:  # onnxruntime raises many classes without a common base
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
-        problem = f"onnxruntime fails on a sample ({shapes}): {str(error).splitlines()[0][:300].rstrip('.')}"
-        raise DataError("data", problem, remedy="Check shapes and values against the model") from error
+        problem = f"onnxruntime fails on it ({shapes}): {str(error).splitlines()[0][:300].rstrip('.')}"
+        remedy = "Check shapes and values against the model"
+        raise DataError(subject_of(feed), problem, remedy=remedy) from error
 
 
 def _fingerprint(feed: Feed) -> int:

@@ -116,6 +116,17 @@ class Calibration:
             file.write(self.to_json().encode())
 
     @classmethod
+    def of(cls, given: Calibration | Path | str) -> Calibration:
+        """`given`, read where it is the path of a file.
+
+        Raises
+        ------
+        CalibrationError
+            As `load`.
+        """
+        return given if isinstance(given, Calibration) else cls.load(given)
+
+    @classmethod
     def load(cls, path: Path | str) -> Calibration:
         """Read a file and check it against the schema and the legal ranges.
 

@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         resume=options.resume,
         allow_repeats=options.allow_repeats,
     )
-    write(sketch, chosen, options.sketch_out, output, options.model)
+    write(sketch, chosen, options.sketch_out, output, options.model, str(options.model))
     return ExitStatus.OK
 
 
@@ -152,14 +152,19 @@ def check_targets(sketch_out: Path | None, output: Path | None, *sources: Path) 
         check_target(output, *sources, *([sketch_out] if sketch_out is not None else []))
 
 
-def write(sketch: ModelSketch, chosen: FitOptions, sketch_out: Path | None, output: Path | None, model: Path) -> None:
-    """Write the sketch, fit, write the calibration: what is asked for, with a summary on stdout."""
+def write(
+    sketch: ModelSketch, chosen: FitOptions, sketch_out: Path | None, output: Path | None, model: Path, subject: str
+) -> None:
+    """Write the sketch, fit, write the calibration: what is asked for, with a summary on stdout.
+
+    `model` is what the next step is shown with, `subject` whom errors are about.
+    """
     if sketch_out is not None:
         sketch_file.save(sketch, sketch_out)
         say(f"{sketch.feeds} feeds, {sketch.rows} rows in {len(sketch.parts)} part{'s' * (len(sketch.parts) != 1)}")
         note(f"wrote {sketch_out}; next: python -m hccs_onnx merge {sketch_out} ... -o CALIB.json")
     if output is not None:
-        calibration = fit(sketch, chosen, str(model))
+        calibration = fit(sketch, chosen, subject)
         calibration.save(output)
         print(summary(calibration))
         note(f"wrote {output}; next: python -m hccs_onnx rewrite {model} --calibration {output}")

@@ -42,5 +42,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
         for block in report.blocks
     ]
     print(table(["block", "heads", "positions", "tiles", "error of its output", "equal HCCS outputs"], rows))
+    note("compared on the samples, each block in integers with the same block of the model: error of its output in the"
+         " 2-norm, relative; share of HCCS outputs that are the same integers")  # fmt: skip
     note(f"wrote {report.folder}; next: python {report.folder}/write_firmware.py")
     return ExitStatus.OK

@@ -12,6 +12,11 @@ from hccs_onnx.errors import ExitStatus
 if TYPE_CHECKING:
     from hccs_onnx.aie.model_estimate import NodeEstimate
 
+_LEGEND = (
+    "cautious: loops do not overlap. With streams: one stream in and one out feed a tile. G el/s: 10^9 probabilities a"
+    " second with streams, on a tile and on all tiles of the node. Paper: a tile in AMD's simulator, arXiv 2604.02292"
+)
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -39,7 +44,11 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     header = ["node (modelled)", "kernel", "n", "rows", "tiles", "cycles a row", "cautious", "bound by", "with streams",
               "G el/s a tile", "in all", "µs", "paper, same n"]  # fmt: skip
     print(table(header, [_line(item, target) for item in found]))
-    note(f"modelled for {target.generation} at {target.clock_mhz / 1000} GHz, not run on a device: docs/aie_kernels.md")
+    note(f"modelled for {target.generation} at {target.clock_mhz / 1000} GHz, not run on a device")
+    note(_LEGEND)
+    ports = target.ports(64)
+    if ports is not None and any(item.tiles > ports for item in found):
+        note(f"codegen takes at most {ports} tiles for a node: {target.name} has ports to and from logic for no more")
     return ExitStatus.OK
 
 

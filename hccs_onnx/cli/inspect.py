@@ -27,13 +27,14 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print_json({"model": str(options.model), "softmaxes": [_as_json(item) for item in found]})
     else:
         for item in found:
-            say(_line(item))
+            say(line(item))
         count = sum(item.reason is None for item in found)
         say(f"{count} of {len(found)} Softmax would be rewritten")
     return ExitStatus.OK
 
 
-def _line(item: AttentionSoftmax) -> str:
+def line(item: AttentionSoftmax) -> str:
+    """What there is to say of a Softmax."""
     name = (item.node or item.probabilities) + (f" in {describe(item.place)}" if item.place else "")
     if item.reason is not None:
         return f"{name}: left alone: {item.reason}"

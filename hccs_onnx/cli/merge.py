@@ -32,5 +32,6 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     paths = [path for pattern in options.sketches for path in matches(pattern, "the name")]
     check_targets(options.sketch_out, options.output, *paths)
     sketch = merge_files(paths, allow_repeats=options.allow_repeats)
-    write(sketch, chosen, options.sketch_out, options.output, Path("MODEL"))
+    subject = str(paths[0]) + (f" and {len(paths) - 1} more" if paths[1:] else "")
+    write(sketch, chosen, options.sketch_out, options.output, Path("MODEL"), subject)
     return ExitStatus.OK

@@ -12,6 +12,7 @@ from hccs_onnx import workflow
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.cli.calibrate import add_fit_options, calibrate
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, note, say, table
+from hccs_onnx.cli.inspect import line
 from hccs_onnx.correction.correct import LayerCorrection
 from hccs_onnx.correction.solve import Method
 from hccs_onnx.errors import CalibrationError, ExitStatus, HccsError
@@ -20,6 +21,7 @@ from hccs_onnx.graph.files import check_source, check_target, read_model, writin
 from hccs_onnx.graph.placement import ExternalData, place
 
 CORRECTIONS = ("none", *get_args(Method))
+_MOST_REASONS = 10
 
 
 def add(commands: Any) -> None:
@@ -97,8 +99,11 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print(corrections(report.corrections))
     for copy in report.copies:
         note(f"external data copied to {copy} ({copy.stat().st_size / 1e6:.1f} MB)")
-    if left:
-        note(f"why {left} were left alone: python -m hccs_onnx inspect {options.model}")
+    reasons = [line(item) for item in report.found if item.reason is not None]
+    for reason in reasons[:_MOST_REASONS]:
+        note(reason)
+    if left > _MOST_REASONS:
+        note(f"... and {left - _MOST_REASONS} more left alone")
     if not report.rewritten:
         note(f"nothing was left to rewrite; {report.output} is {options.model} as it is")
     elif calibration is None:

@@ -15,9 +15,12 @@ from hccs_onnx.errors import ExitStatus
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    help_text = "run an AI Engine project on this machine and compare it with the reference; status 3 if a code differs"
+    help_text = (
+        "run an AI Engine project on this machine, compiled by its C++20 compiler (CXX, c++, g++ or clang++), and"
+        " compare it with the reference; status 3 if a code differs"
+    )
     parser = add_command(commands, "simulate", help_text, "python -m hccs_onnx simulate aie")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="what codegen wrote")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="what codegen wrote (flow adf)")
     add_json(parser)
     parser.set_defaults(run=_run)
 

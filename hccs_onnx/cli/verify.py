@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print(summary(result))
         print("FAILED" if result.failures else "passed" if bounds != Bounds() else "no bounds given")
     for failure in result.failures:
-        note(f"error: {options.rewritten}: {failure}. Calibrate with more or better data, or lower the bound.")
+        note(f"error: {options.rewritten}: {failure}. Calibrate with more or better data, or relax the bound.")
     return ExitStatus.NOT_VERIFIED if result.failures else ExitStatus.OK
 
 

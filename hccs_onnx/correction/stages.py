@@ -16,6 +16,7 @@ from onnx import helper
 
 from hccs_onnx.calibration.collect import run
 from hccs_onnx.calibration.data import Feed
+from hccs_onnx.calibration.data.inputs import Sample, subject_of
 from hccs_onnx.errors import HccsError
 from hccs_onnx.graph.prefix import crossing, prefix
 from hccs_onnx.reference import Array
@@ -82,7 +83,7 @@ class StagedModel:
         size = 0
         for number, feed in enumerate(feeds):
             file = self._folder / f"{number}.npz"
-            values = dict(feed) | (self._load(file) if given else {})
+            values = Sample({**feed, **(self._load(file) if given else {})}, subject_of(feed))
             values |= dict(zip(names, run(session, names, values), strict=True))
             size += sum(_bytes(values[name]) for name in kept)
             if size <= MOST_BYTES:

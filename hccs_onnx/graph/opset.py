@@ -18,6 +18,31 @@ def default_opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if is_default_domain(entry.domain)), default=0)
 
 
+def too_old(model: onnx.ModelProto) -> str | None:
+    """Why nothing of a model can be rewritten, whatever is in it; None if its opset is new enough.
+
+    Examples
+    --------
+    >>> too_old(onnx.parser.parse_model('<ir_version: 5, opset_import: ["": 10]> g (float x) => (float y) {}'))
+    'is of opset 10, needs >= 11'
+    """
+    opset = default_opset(model)
+    return None if opset >= OLDEST_OPSET else f"is of opset {opset}, needs >= {OLDEST_OPSET}"
+
+
+def check_opset(model: onnx.ModelProto, subject: str) -> None:
+    """Refuse a model whose opset is too old.
+
+    Raises
+    ------
+    ModelError
+        With what to do about it; `subject` names the model.
+    """
+    if too_old(model):
+        needs, remedy = f">= {OLDEST_OPSET}", "Convert it with onnx.version_converter.convert_version(model, 17)"
+        raise ModelError(subject, "opset is too old", found=default_opset(model), needs=needs, remedy=remedy)
+
+
 def raise_opset(model: onnx.ModelProto) -> int:
     """Make sure that the function body can live in `model` (changed in place); returns its opset.
 
@@ -33,14 +58,10 @@ def raise_opset(model: onnx.ModelProto) -> int:
     >>> raise_opset(onnx.parser.parse_model('<ir_version: 7, opset_import: ["": 11]> g (float x) => (float y) {}'))
     12
     """
+    check_opset(model, f"graph '{model.graph.name}'")
     opset = default_opset(model)
     if opset >= MIN_OPSET:
         return opset
-    if opset < OLDEST_OPSET:
-        remedy = "Convert it with onnx.version_converter.convert_version(model, 17)"
-        raise ModelError(
-            f"graph '{model.graph.name}'", "opset is too old", found=opset, needs=f">= {OLDEST_OPSET}", remedy=remedy
-        )
     names = NameGenerator(model.graph)
     for graph in nested_graphs(model.graph):
         for node in graph.node:

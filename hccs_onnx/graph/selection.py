@@ -44,6 +44,23 @@ def chosen(
     return result
 
 
+def check_chosen(found: list[AttentionSoftmax], include: str | None, exclude: str | None, subject: str) -> None:
+    """Refuse patterns that leave none of the attention that was found.
+
+    Raises
+    ------
+    HccsError
+        Naming the patterns; `subject` names the model.
+    """
+    count = sum(item.reason is None for item in found)
+    if count and all(item.reason is not None for item in chosen(found, include, exclude)):
+        patterns = " and ".join(
+            f"{option} '{text}'" for option, text in (("include", include), ("exclude", exclude)) if text is not None
+        )
+        remedy = "Their names: python -m hccs_onnx inspect"
+        raise HccsError(subject, f"none of {count} attention Softmax is chosen by {patterns}", remedy=remedy)
+
+
 def _pattern(option: str, text: str | None) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text)

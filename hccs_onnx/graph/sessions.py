@@ -110,8 +110,10 @@ def create_session(
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many classes without a common base
-        remedy = "Check that it runs in onnxruntime without hccs-onnx"
-        raise ModelError(str(subject), f"onnxruntime cannot load it: {first_line(error)}", remedy=remedy) from error
+        said = first_line(error)
+        ours = said.startswith("node '")  # from the native library, which names a remedy itself
+        remedy = None if ours else "Check that it runs in onnxruntime without hccs-onnx"
+        raise ModelError(str(subject), f"onnxruntime cannot load it: {said}", remedy=remedy) from error
 
 
 def first_line(error: Exception) -> str:

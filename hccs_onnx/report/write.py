@@ -12,16 +12,18 @@ from hccs_onnx.report.gather import Request, gather
 from hccs_onnx.report.page import render
 
 
-def write_report(model: Path, calibration: Calibration, output: Path, request: Request | None = None) -> Content:
+def write_report(
+    model: Path | str, calibration: Calibration | Path | str, output: Path | str, request: Request | None = None
+) -> Content:
     """Write one HTML file that shows what HCCS does to a model.
 
     Parameters
     ----------
-    model : pathlib.Path
+    model : path
         The original.
-    calibration : Calibration
+    calibration : Calibration or path of its file
         Made for it.
-    output : pathlib.Path
+    output : path
         The page; replaced if it exists.
     request : Request, optional
         Samples, labels, target; without it the page shows what the calibration alone tells.
@@ -38,10 +40,10 @@ def write_report(model: Path, calibration: Calibration, output: Path, request: R
 
     Examples
     --------
-    >>> write_report(Path("encoder.onnx"), calibration, Path("report.html"))  # doctest: +SKIP
+    >>> write_report("encoder.onnx", "encoder.json", "report.html")  # doctest: +SKIP
     """
     check_packages()
-    content = gather(model, calibration, request or Request())
+    content, output = gather(Path(model), Calibration.of(calibration), request or Request()), Path(output)
     page = render(content).encode("utf-8", "backslashreplace")  # file names need not be text
     with writing_errors(output), atomic_file(output) as file:
         file.write(page)

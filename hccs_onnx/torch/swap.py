@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -39,7 +40,7 @@ class Swapped:
 
 def swap(
     model: nn.Module,
-    calibration: Calibration | None = None,
+    calibration: Calibration | Path | str | None = None,
     *,
     softmax: str | None = None,
     masked: bool = True,
@@ -55,7 +56,7 @@ def swap(
     ----------
     model : torch.nn.Module
         The model.
-    calibration : Calibration, optional
+    calibration : Calibration or path of its file, optional
         Of the model's float export: its Softmax nodes belong to the attention modules in order. Without it all heads
         get the data-free parameters, for float output.
     softmax : str, optional
@@ -83,6 +84,7 @@ def swap(
     >>> [item.name for item in swap(nn.TransformerEncoderLayer(d_model=8, nhead=2))]
     ['self_attn']
     """
+    calibration = None if calibration is None else Calibration.of(calibration)
     found = _find(model, softmax)
     if not found:
         remedy = "Name its torch.nn.Softmax modules (softmax=REGEX), or put HCCSSoftmax into its forward by hand"

@@ -27,7 +27,13 @@ def test_codegen_prints_a_line_a_block(command: list[str], tmp_path: Path, capsy
     assert len(lines) == 3
     assert lines[1].split()[1:4] == ["4", "16", "28"]
     assert f"next: python {tmp_path / 'aie'}/write_firmware.py" in err
+    assert "share of HCCS outputs that are the same integers" in err
     assert (tmp_path / "aie" / "write_firmware.py").is_file()
+    assert main(["simulate", str(tmp_path / "aie")]) == 1
+    refusal = (
+        f"error: {tmp_path / 'aie'}: is a project of the flow aie4ml. Run python {tmp_path / 'aie'}/write_firmware.py"
+    )
+    assert capsys.readouterr().err.startswith(refusal)
 
 
 @pytest.mark.parametrize("option", [["--tiles", "4"], ["--kernel", "fast"]])

@@ -79,8 +79,13 @@ def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[
     kernel = kernel_estimate(VEK280, "uint8", "norm", 128, masked=True, wide=True)
     assert node["cycles_a_row"] == kernel.cycles
     assert node["microseconds"] == pytest.approx(32 * kernel.with_streams / 1250)
-    assert main([*command, "--tiles", "184"]) == 0
-    assert "modelled" in capsys.readouterr().out
+    assert main([*command, "--tiles", "168"]) == 0
+    out, err = capsys.readouterr()
+    assert "modelled" in out
+    assert "in all" in out and "on all tiles of the node" in err
+    assert "codegen" not in err
+    assert main([*command, "--tiles", "169"]) == 0
+    assert "codegen takes at most 168 tiles for a node: vek280 has ports" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

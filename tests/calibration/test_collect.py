@@ -300,7 +300,9 @@ def test_calibrate_is_refused_when_logits_overflow(attention: Path) -> None:
 def test_calibrate_is_refused_when_onnxruntime_fails_on_a_sample(attention: Path) -> None:
     feed = attention_feed()
     feed["mask"] = feed["mask"][..., :3]  # the input's shape allows it, the model does not
-    with pytest.raises(DataError, match=r"onnxruntime fails on a sample \(.*mask \[1, 1, 1, 3\].*\)") as caught:
+    with pytest.raises(
+        DataError, match=r"^data: sample 0: onnxruntime fails on it \(.*mask \[1, 1, 1, 3\].*\)"
+    ) as caught:
         calibrate(attention, [feed])
     assert "\n" not in str(caught.value)
 

@@ -234,16 +234,26 @@ def spoiled(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 MISFITS = {
-    "missing": (without("x"), r"lacks input x \(needs exactly ids, x\)"),
+    "missing": (without("x"), r"lacks input x \(has ids, needs exactly ids, x\)"),
     "extra": (lambda arrays: {**arrays, "mask": arrays["ids"]}, r"has mask, which the model lacks"),
-    "renamed": (lambda arrays: {"ids": arrays["ids"], "X": arrays["x"]}, r"lacks input x "),
+    "renamed": (
+        lambda arrays: {"ids": arrays["ids"], "X": arrays["x"]},
+        r"lacks input x \(has X, ids, needs exactly ids, x\)\. Name arrays as the model",
+    ),
     "type": (changed("ids", lambda a: a.astype(np.int32)), r"input 'ids': has the wrong type \(int32, needs int64\)"),
     "double": (changed("x", lambda a: a.astype(np.float64)), r"input 'x': has the wrong type \(float64, needs float32"),
     "text": (changed("x", lambda a: a.astype(str)), r"input 'x': has the wrong type"),
     "size": (changed("ids", lambda a: a[:, :3]), r"input 'ids': has the wrong shape \(\[1, 3\], needs \[batch, 4\]\)"),
-    "rank": (changed("x", lambda a: a[..., 0]), r"input 'x': has the wrong shape \(\[1, 5\], needs \[batch, \?, 2\]\)"),
-    "nan": (changed("x", spoiled(np.nan)), r"input 'x': holds NaN or infinity"),
-    "infinity": (changed("x", spoiled(-np.inf)), r"input 'x': holds NaN or infinity"),
+    "rank": (
+        changed("x", lambda a: a[..., 0]),
+        r"input 'x': has the wrong shape \(\[1, 5\], needs \[batch, \?, 2\]\)\. Add the axis that it lacks",
+    ),
+    "higher_rank": (
+        changed("ids", lambda a: a[..., None]),
+        r"input 'ids': has the wrong shape \(\[1, 4, 1\], .*\)\. Reshape",
+    ),
+    "nan": (changed("x", spoiled(np.nan)), r"input 'x': holds NaN or \+infinity"),
+    "infinity": (changed("x", spoiled(np.inf)), r"input 'x': holds NaN or \+infinity"),
     "no_length": (changed("x", lambda a: a[:, :0]), r"input 'x': is empty \(\[1, 0, 2\]\)"),
 }
 
@@ -300,6 +310,18 @@ def test_python_feed_is_refused_when_it_is_not_a_mapping(feed: object) -> None:
     assert_refused(lambda: list(Samples([feed], SPECS)), "sample 0", "data: sample 0")  # type: ignore[list-item]
 
 
+def test_refusal_of_what_is_no_archive_shows_how_to_write_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    specs = [InputSpec(name, np.dtype(np.float32), None) for name in ("x", "input.1")]
+    pattern = r"d\.npy: is not an \.npz .* numpy\.savez\('d\.npz', x=array, \*\*{'input\.1': array}\)\."
+    assert_refused(lambda: list(Samples(tmp_path / "d.npy", specs)), pattern)
+
+
+def test_single_dict_in_place_of_a_list_is_refused(arrays: Arrays) -> None:
+    pattern = r"data: is a single dict \(needs a list of dicts, one a feed\)\. Put it into a list\."
+    assert_refused(lambda: Samples(arrays, SPECS), pattern)  # type: ignore[arg-type]
+
+
 def test_arrays_are_refused_with_their_byte_order_when_it_is_not_the_machines(tmp_path: Path, arrays: Arrays) -> None:
     save(tmp_path / "d.npz", {**arrays, "x": arrays["x"].astype(">f4")})
     with pytest.raises(DataError) as caught:
@@ -312,8 +334,8 @@ def test_arrays_are_refused_with_their_byte_order_when_it_is_not_the_machines(tm
     [
         (changed("x", lambda a: a[:4]), r"different numbers of samples \(ids 6, x 4, needs one number\)"),
         (lambda arrays: {name: a[:0] for name, a in arrays.items()}, "holds no samples"),
-        (lambda arrays: {name: a.reshape(-1)[0] for name, a in arrays.items()}, "holds no samples"),
-        (lambda arrays: {}, "lacks input ids, x"),
+        (changed("x", lambda a: a[0, 0, 0]), r"array 'x': is a scalar, without an axis of samples\. Give a folder of"),
+        (lambda arrays: {}, r"lacks input ids, x \(has nothing, needs"),
         (changed("x", lambda a: a.astype(object)), r"array 'x.npy' cannot be read"),
     ],
     ids=["unequal", "none", "scalars", "no_arrays", "objects"],

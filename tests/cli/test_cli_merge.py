@@ -115,7 +115,7 @@ def test_integers_are_refused_when_rows_were_not_kept(
     target = tmp_path / "float.sketch"
     assert run("calibrate", parts / "digits.onnx", "--data", parts / "data0.npz", "--sketch-out", target) == 0
     assert run("merge", target, "--to", "int16", "-o", tmp_path / "c.json") == 1
-    assert "holds no rows, which a fit for int16 output needs" in capsys.readouterr().err
+    assert f"{target}: holds no rows, which a fit for int16 output needs" in capsys.readouterr().err
     assert run("merge", target, parts / "part1.sketch", "-o", tmp_path / "c.json") == 1
     assert "is a sketch of another kind" in capsys.readouterr().err
 

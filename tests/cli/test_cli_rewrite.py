@@ -113,14 +113,27 @@ def test_rewrite_replaces_its_own_earlier_output(model: Path) -> None:
     assert target.read_bytes() == first
 
 
-def test_rewrite_leaves_alone_what_is_not_attention_and_says_where_to_read_why(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_rewrite_leaves_alone_what_is_not_attention_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = save(LIKE_ATTENTION, tmp_path / "m.onnx")
     assert main(["rewrite", str(path)]) == 0
     out, err = capsys.readouterr()
     assert out.endswith(": 1 attention Softmax rewritten, 1 left alone\n")
-    assert err.splitlines()[0] == f"why 1 were left alone: python -m hccs_onnx inspect {path}"
+    assert err.startswith("c_node: left alone: ")
+
+
+def test_rewrite_says_of_what_is_excluded_that_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = save(LIKE_ATTENTION.replace("axis = -2", "axis = -1"), tmp_path / "m.onnx")
+    assert main(["rewrite", str(path), "--exclude", "^p"]) == 0
+    assert capsys.readouterr().err.startswith("p_node: left alone: is excluded by '^p'\n")
+
+
+def test_rewrite_gives_few_reasons_when_much_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    others = " ".join(f"s{number} = Softmax <axis = -1> (q)" for number in range(12))
+    path = save(LIKE_ATTENTION.replace("kt =", f"{others} kt ="), tmp_path / "m.onnx")
+    assert main(["rewrite", str(path), "--exclude", "^c"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [": left alone: " in line for line in lines] == [True] * 10 + [False] * (len(lines) - 10)
+    assert lines[10] == "... and 3 more left alone"
 
 
 def test_rewrite_fails_in_strict_mode_when_it_leaves_alone_what_looks_like_attention(

@@ -90,6 +90,7 @@ def test_verify_exits_with_3_when_a_bound_is_missed(
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "FAILED"
     assert err.startswith(f"error: {arguments[2]}: output 'scores': {what} (")
+    assert err.endswith("Calibrate with more or better data, or relax the bound.\n")
     assert len(err.splitlines()) == 1
 
 

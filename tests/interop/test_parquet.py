@@ -142,7 +142,7 @@ def test_calibration_has_the_bytes_of_that_from_npz(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "pattern"),
     [
-        ({"other": [1]}, r"d\.parquet: lacks input n"),
+        ({"other": [1]}, r"d\.parquet: lacks input n \(has other, needs exactly n\)"),
         ({"n": [1.5]}, r"sample 0: input 'n': has the wrong type \(float64, needs int32\)"),
         ({"n": ["a"]}, "has the wrong type"),
         ({"n": [[1]]}, "has the wrong"),

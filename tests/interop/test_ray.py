@@ -102,7 +102,7 @@ def test_killed_workers_cost_nothing_but_time(cluster: None, data: Path, expecte
 
 def test_error_of_a_task_is_the_error_of_the_run(cluster: None, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pixels=np.full((8, 64), np.nan, np.float32))
-    with pytest.raises(DataError, match=r"a\.npz: sample [04]: input 'pixels': holds NaN or infinity") as caught:
+    with pytest.raises(DataError, match=r"a\.npz: sample [04]: input 'pixels': holds NaN or \+infinity") as caught:
         workflow.sketch(MODEL, tmp_path / "a.npz", engine=RayEngine(shards=2))
     assert type(caught.value) is DataError
 

@@ -45,5 +45,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         calibration = calibrate(MODEL, [{"pixels": image[None]} for image in arrays["pixels"][:32]], to="uint8")
     calibration.save(folder / "calibration.json")
     request = Request(folder / "test.npz", labels=folder / "labels.npy", target="vek280", sample=3)
-    content = write_report(MODEL, calibration, folder / "report.html", request)
+    content = write_report(str(MODEL), folder / "calibration.json", str(folder / "report.html"), request)
     return Made(folder, calibration, content, (folder / "report.html").read_text(encoding="utf-8"))

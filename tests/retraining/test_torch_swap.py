@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +192,12 @@ def test_calibration_goes_to_modules_in_order(output: Any, reciprocal: Any) -> N
         assert item.softmax.profile.output == output
         zero_points = None if item.softmax.quantizer is None else item.softmax.quantizer.zero_point
         assert zero_points == (None if output == "float" else tuple(fit.zero_point for fit in entry.heads))
+
+
+def test_calibration_is_taken_by_its_path(tmp_path: Path) -> None:
+    calibration((HEADS, HEADS)).save(tmp_path / "calibration.json")
+    by_value, by_path = swap(encoder(), calibration((HEADS, HEADS))), swap(encoder(), tmp_path / "calibration.json")
+    assert [item.softmax.params for item in by_path] == [item.softmax.params for item in by_value]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,32 @@ from hccs_onnx.reference import Array
 Feed = Mapping[str, Array]
 
 
+class Sample(dict[str, Array]):
+    """A feed that knows what it is called in errors.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        The feed.
+    subject : str
+        File, if it is of one, and number.
+
+    Examples
+    --------
+    >>> Sample({"x": np.zeros(1)}, "samples.npz: sample 3").subject
+    'samples.npz: sample 3'
+    """
+
+    def __init__(self, arrays: Feed, subject: str) -> None:
+        super().__init__(arrays)
+        self.subject = subject
+
+
+def subject_of(feed: Feed) -> str:
+    """What a feed is called in errors."""
+    return feed.subject if isinstance(feed, Sample) else "data"
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """One model input that a feed has to give.
@@ -95,15 +121,16 @@ def check_names(given: Iterable[str], specs: Sequence[InputSpec], subject: str) 
     DataError
         Naming what is missing or too much.
     """
-    wanted = {spec.name for spec in specs}
-    missing, extra = sorted(wanted - set(given)), sorted(set(given) - wanted)
+    wanted, given = {spec.name for spec in specs}, set(given)
+    missing, extra = sorted(wanted - given), sorted(given - wanted)
     if missing or extra:
         problem = f"lacks input {', '.join(missing)}" if missing else f"has {', '.join(extra)}, which the model lacks"
-        needs = ", ".join(sorted(wanted))
-        raise DataError(subject, problem, needs=f"exactly {needs}", remedy="Name arrays as the model names its inputs")
+        found = f"has {', '.join(sorted(given)) or 'nothing'}" if missing else None
+        needs = f"exactly {', '.join(sorted(wanted))}"
+        raise DataError(subject, problem, found=found, needs=needs, remedy="Name arrays as the model names its inputs")
 
 
-def checked(feed: Feed, specs: Sequence[InputSpec], subject: str) -> Feed:
+def checked(feed: Feed, specs: Sequence[InputSpec], subject: str) -> Sample:
     """The feed as arrays, once its names, types, shapes and values fit the model.
 
     Raises
@@ -125,12 +152,16 @@ def checked(feed: Feed, specs: Sequence[InputSpec], subject: str) -> Feed:
         if spec.shape is not None and not _fits(value.shape, spec.shape):
             needs = "[" + ", ".join("?" if dim is None else str(dim) for dim in spec.shape) + "]"
             remedy = "Pad or cut the data, or export the model with dynamic axes"
+            if len(value.shape) != len(spec.shape):
+                missing = len(value.shape) < len(spec.shape)
+                remedy = "Add the axis that it lacks; the first is that of samples" if missing else "Reshape the data"
             raise DataError(what, "has the wrong shape", found=list(value.shape), needs=needs, remedy=remedy)
         if value.size == 0:
             raise DataError(what, "is empty", found=list(value.shape), remedy="Leave the sample out")
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise DataError(what, "holds NaN or infinity", remedy="Clean the data or leave the sample out")
-    return arrays
+        # -inf is what additive masks hold
+        if np.issubdtype(value.dtype, np.floating) and (np.isnan(value) | np.isposinf(value)).any():
+            raise DataError(what, "holds NaN or +infinity", remedy="Clean the data or leave the sample out")
+    return Sample(arrays, subject)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:

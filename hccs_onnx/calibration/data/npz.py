@@ -40,13 +40,13 @@ class NpzFile:
 
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""
-        with _open_npz(self.path) as archive:
+        with _open_npz(self.path, specs) as archive:
             return whole_batches(_sample_count(archive, self.path.name, specs), specs, str(self.path))
 
     def feeds(self, specs: Sequence[InputSpec], start: int = 0, stop: int | None = None) -> Iterator[tuple[str, Feed]]:
         """Feeds from `start` to before `stop`, each with what to call it."""
         batch, last = batch_size(specs), self.count(specs) if stop is None else stop
-        with _open_npz(self.path) as archive, ExitStack() as stack:
+        with _open_npz(self.path, specs) as archive, ExitStack() as stack:
             members = _members(archive, str(self.path))
             readers = {member.name: stack.enter_context(closing(member.rows(batch, start))) for member in members}
             for number in range(start, last):
@@ -75,21 +75,36 @@ class NpzFeed:
 
     def feeds(self, specs: Sequence[InputSpec], start: int = 0, stop: int | None = None) -> Iterator[tuple[str, Feed]]:
         """The feed."""
-        with _open_npz(self.path) as archive:
+        with _open_npz(self.path, specs) as archive:
             yield str(self.path), {member.name: member.read_all() for member in _members(archive, str(self.path))}
 
 
-def _open_npz(file: Path) -> zipfile.ZipFile:
+def _open_npz(file: Path, specs: Sequence[InputSpec]) -> zipfile.ZipFile:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise DataError(str(file), f"cannot be read ({error.strerror})", remedy="Check its permissions") from error
     try:
         return zipfile.ZipFile(file)
     except _ZIP_ERRORS as error:
-        remedy = "Write it with numpy.savez"
+        arrays = ", ".join(_keyword(spec.name) for spec in specs)
+        remedy = f"Write it with numpy.savez('{file.with_suffix('.npz').name}', {arrays})"
         raise DataError(str(file), "is not an .npz archive", remedy=remedy) from error
 
 
+def _keyword(name: str) -> str:
+    """How an input's array is given to numpy.savez: names need not be what Python takes for one."""
+    return f"{name}=array" if name.isidentifier() else f"**{{{name!r}: array}}"
+
+
 def _sample_count(archive: zipfile.ZipFile, subject: str, specs: Sequence[InputSpec]) -> int:
-    sizes = {member.name: member.shape[0] if member.shape else 0 for member in _members(archive, subject)}
-    check_names(sizes, specs, subject)
+    shapes = {member.name: member.shape for member in _members(archive, subject)}
+    check_names(shapes, specs, subject)
+    for name, shape in shapes.items():
+        if not shape:
+            remedy = "Give a folder of .npz files, each of which is one feed"
+            raise DataError(f"{subject}: array '{name}'", "is a scalar, without an axis of samples", remedy=remedy)
+    sizes = {name: shape[0] for name, shape in shapes.items()}
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} {size}" for name, size in sorted(sizes.items()))
         raise DataError(subject, "arrays hold different numbers of samples", found=found, needs="one number")

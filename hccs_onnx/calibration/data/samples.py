@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +52,9 @@ class Samples:
     """
 
     def __init__(self, source: DataSource, specs: Sequence[InputSpec]) -> None:
+        if isinstance(source, Mapping):
+            needs = "a list of dicts, one a feed"
+            raise DataError("data", "is a single dict", needs=needs, remedy="Put it into a list")
         self._source = Path(source) if isinstance(source, str) else source
         self._specs = specs
         self.name = str(source) if isinstance(source, str | Path) else "data"
