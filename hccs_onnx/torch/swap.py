@@ -121,7 +121,7 @@ def find(model: nn.Module, softmax: str | None) -> list[tuple[str, str, nn.Modul
     Raises
     ------
     ModelError
-        If a `torch.nn.Softmax` may run along another axis than the last.
+        If a `torch.nn.Softmax` may run along another axis than the last, or lies in several places.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def find(model: nn.Module, softmax: str | None) -> list[tuple[str, str, nn.Modul
         if kind == "Softmax":
             if softmax is None or name in own or not re.search(softmax, name):
                 continue
-            _check_axis(name, module)
+            _check_softmax(model, name, module)
         if kind is not None:
             found.append((name, kind, module))
             own.add(f"{name}.hccs".removeprefix("."))
@@ -150,7 +150,11 @@ def _kind(module: nn.Module) -> str | None:
     return "Softmax" if isinstance(module, (nn.Softmax, HCCSSoftmax)) else None
 
 
-def _check_axis(name: str, module: nn.Module) -> None:
+def _check_softmax(model: nn.Module, name: str, module: nn.Module) -> None:
+    places = sum(child is module for parent in model.modules() for child in parent._modules.values())
+    if places > 1:
+        remedy = "Give each attention a torch.nn.Softmax of its own"
+        raise ModelError(f"module '{name}'", "is shared", found=f"{places} places", remedy=remedy)
     if isinstance(module, nn.Softmax) and module.dim != -1:
         problem, found = "may not run along the last axis", f"dim={module.dim}"
         remedy = "If that is the last axis, set dim to -1; HCCS runs along no other"

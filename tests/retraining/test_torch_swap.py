@@ -187,6 +187,14 @@ def test_softmax_that_may_run_along_another_axis_is_refused_and_nothing_swapped(
     assert isinstance(model.attention_softmax, nn.Softmax)
 
 
+def test_softmax_in_several_places_is_refused_and_nothing_swapped() -> None:
+    model = nn.ModuleDict({"first": ByHand(), "second": ByHand()})
+    model["second"].classes = model["first"].attention_softmax
+    with pytest.raises(ModelError, match=r"module 'first\.attention_softmax': is shared \(2 places\)\. Give each"):
+        swap(model, softmax="attention")
+    assert not any(isinstance(module, HCCSSoftmax) for module in model.modules())
+
+
 def test_second_swap_finds_the_same_modules() -> None:
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(WIDTH, HEADS), "by_hand": ByHand()})
     names = ["attention", "by_hand.attention_softmax", "by_hand.classes"]
