@@ -22,6 +22,11 @@ from hccs_onnx.torch import HCCSSoftmax, swap
 WIDTH, HEADS, LENGTH = 16, 4, 6
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_every_time() -> None:
+    torch.manual_seed(0)
+
+
 class Softmax(nn.Module):
     """Softmax in HCCS's place: what is around it has to be as it was."""
 
