@@ -13,6 +13,7 @@ from hccs_onnx.torch.module import HCCSSoftmax
 
 NAME = "hccs"
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
+_CHOICE = "_attn_implementation"  # of a configuration: the name of the function
 _NOT_KNOWN = ("softcap", "s_aux", "sinks", "position_bias", "head_mask")  # what changes logits or probabilities, too
 
 
@@ -32,7 +33,7 @@ def head_count(module: nn.Module) -> int:
 
 
 def use(model: nn.Module, modules: list[tuple[nn.Module, HCCSSoftmax]]) -> None:
-    """Give attention modules of `model` their HCCS, and let them use it.
+    """Give attention modules of `model` their HCCS, and let them use it: all of them, or none.
 
     Parameters
     ----------
@@ -46,20 +47,33 @@ def use(model: nn.Module, modules: list[tuple[nn.Module, HCCSSoftmax]]) -> None:
     ModelError
         If a part of the model cannot choose its attention function.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, eager_mask)
+    configs = [part.config for part in model.modules() if hasattr(getattr(part, "config", None), _CHOICE)]
+    before = [(config, getattr(config, _CHOICE)) for config in configs]
+    try:
+        _choose(model, [module for module, _ in modules])
+    except Exception:
+        for config, choice in before:  # outer ones come first: they set inner ones, too
+            setattr(config, _CHOICE, choice)
+        raise
     for module, softmax in modules:
         module.hccs = softmax
+
+
+def _choose(model: nn.Module, modules: list[nn.Module]) -> None:
+    from transformers import PreTrainedModel
+
     outermost: list[str] = []
     for name, part in model.named_modules():
         if isinstance(part, PreTrainedModel) and not any(name.startswith(outer) for outer in outermost):
             outermost.append(name and name + ".")
             part.set_attn_implementation(NAME)
-    for module, _ in modules:
-        if getattr(getattr(module, "config", None), "_attn_implementation", None) != NAME:
+    for module in modules:
+        if getattr(getattr(module, "config", None), _CHOICE, None) != NAME:
             problem = "cannot choose its attention function"
             remedy = "Put HCCSSoftmax into its forward by hand"
             raise ModelError(type(module).__name__, problem, remedy=remedy)

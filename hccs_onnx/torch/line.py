@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,8 +32,7 @@ class Line(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Logarithm of the clip range and floor ratio, float64, shape (head,)."""
-        low, high = torch.tensor(_CLIP_RANGES, dtype=torch.float64).log().tolist()
-        return self.log_clip_range.double().clamp(low, high), self.log_floor_ratio.double().exp().clamp(*_FLOOR_RATIOS)
+        return _within(self.log_clip_range, _CLIP_RANGES), _within(self.log_floor_ratio, _FLOOR_RATIOS).exp()
 
     @torch.no_grad()
     def integers(self, code: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -59,3 +59,10 @@ class Line(nn.Module):
         drop = slope * distance
         offset = torch.maximum(torch.round(drop / fall), drop + 1).clamp(max=MAX_OFFSET)
         return offset.float(), slope.float(), distance.float(), code
+
+
+def _within(logarithm: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Logarithms kept within bounds, with gradients as if they were not: what has reached a bound can come back."""
+    free = logarithm.double()
+    low, high = map(math.log, bounds)
+    return free + (free.clamp(low, high) - free).detach()

@@ -130,6 +130,8 @@ class HCCSSoftmax(nn.Module):
             if logits.dtype == torch.float32:
                 return hccs_softmax(logits, self.profile.output, *self.frozen)
             return hccs_softmax(logits.float(), self.profile.output, *self.frozen).to(logits.dtype)
+        if logits.shape[-1] == 0:
+            return logits
         if logits.shape[-1] not in self._lengths:
             self.check(logits.shape[-1])
         x = logits.float()
@@ -171,10 +173,11 @@ class HCCSSoftmax(nn.Module):
         return Rows(*(per_row(values.float(), x, self.head_axis) for values in (*self._integers(), zero_point)))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HCCSSoftmax:
-        scale = self.scale
-        super()._apply(fn, recurse)
-        if scale is not None and self.scale.dtype != torch.float32:  # model.half() is not for these
-            self.scale = scale.to(self.scale.device)
+        def same_type(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            return made if made.dtype == tensor.dtype else tensor.to(made.device)  # model.half() is not for these
+
+        super()._apply(same_type, recurse)
         return self
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:

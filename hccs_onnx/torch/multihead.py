@@ -28,12 +28,13 @@ class HCCSMultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """As that of `torch.nn.MultiheadAttention`, masks included: True, or added -inf, hides a key.
 
-        `is_causal` alone is no mask, there as here; it is a hint about `attn_mask`.
+        Masks of other types are refused, there as here. `is_causal` alone is no mask, there as here; it is a hint about
+        `attn_mask`.
 
         Raises
         ------
         ModelError
-            If `is_causal` is given without the mask.
+            If `is_causal` is given without the mask, or a mask is neither bool nor float.
         """
         if is_causal and attn_mask is None:
             raise ModelError("MultiheadAttention", "is_causal needs attn_mask", remedy="Give both")
@@ -46,9 +47,10 @@ class HCCSMultiheadAttention(nn.MultiheadAttention):
         logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
         if attn_mask is not None:
             batched = attn_mask.dim() == 3
-            logits = _hide(logits, attn_mask.unflatten(0, (-1, self.num_heads)) if batched else attn_mask)
+            logits = _hide(logits, attn_mask.unflatten(0, (-1, self.num_heads)) if batched else attn_mask, "attn_mask")
         if key_padding_mask is not None:
-            logits = _hide(logits, key_padding_mask.reshape(-1, 1, 1, key_padding_mask.shape[-1]))
+            padding = key_padding_mask.reshape(-1, 1, 1, key_padding_mask.shape[-1])
+            logits = _hide(logits, padding, "key_padding_mask")
         weights = self.hccs(logits, overwrite=True)
         dropped = functional.dropout(weights, self.dropout, self.training)
         output = self.out_proj(torch.matmul(dropped, v).transpose(1, 2).flatten(2))
@@ -78,27 +80,34 @@ def is_attention(module: nn.Module) -> bool:
     return type(module) in (nn.MultiheadAttention, HCCSMultiheadAttention)
 
 
-def use(model: nn.Module, modules: list[tuple[nn.Module, HCCSSoftmax]]) -> None:
-    """Turn attention modules of `model` into ours, and fused paths around them off. Parameters stay the same objects.
+def check(module: nn.Module) -> None:
+    """Refuse attention that `use` cannot turn into ours.
 
     Raises
     ------
     ModelError
-        If a module has keys and values of its own (`add_bias_kv`, `add_zero_attn`).
+        If it has keys and values of its own (`add_bias_kv`, `add_zero_attn`).
     """
-    for module, _ in modules:
-        if module.bias_k is not None or module.bias_v is not None or module.add_zero_attn:
-            problem = "add_bias_kv and add_zero_attn are not supported"
-            raise ModelError("MultiheadAttention", problem, remedy="Put HCCSSoftmax into its forward by hand")
+    if module.bias_k is not None or module.bias_v is not None or module.add_zero_attn:
+        problem = "add_bias_kv and add_zero_attn are not supported"
+        raise ModelError("MultiheadAttention", problem, remedy="Put HCCSSoftmax into its forward by hand")
+
+
+def use(model: nn.Module, modules: list[tuple[nn.Module, HCCSSoftmax]]) -> None:
+    """Turn attention modules of `model` into ours, and fused paths around them off; parameters stay the same."""
     for module, softmax in modules:
         module.__class__ = HCCSMultiheadAttention
         module._qkv_same_embed_dim = False  # what TransformerEncoderLayer asks before it calls a fused kernel instead
         module.hccs = softmax
-    for module in model.modules():
+    for module in model.modules() if modules else ():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
 
 
-def _hide(logits: Tensor, mask: Tensor) -> Tensor:
+def _hide(logits: Tensor, mask: Tensor, name: str) -> Tensor:
     """Logits with a mask that is added if float; if bool, True where a key is hidden."""
-    return logits.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    if mask.dtype == torch.bool:
+        return logits.masked_fill(mask, -torch.inf)
+    if mask.is_floating_point():
+        return logits + mask
+    raise ModelError("MultiheadAttention", f"{name} is neither bool nor float", found=mask.dtype)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hccs_onnx.errors import ModelError
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION
 from hccs_onnx.params import HccsParams, HeadParams, LogitQuantizer, OutputType
 
 QUALIFIED = "hccs::softmax"
+NOT_PER_HEAD = "logits cannot be quantised per head"
 _SCHEMA = (
     "(Tensor x, int[] B, int[] S, int[] Dmax, float[] scale, int[] zero_point, int head_axis, str reciprocal,"
     " int masked, float mask_gap, str output) -> Tensor"
@@ -57,6 +59,17 @@ def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+def is_per_head(quantizer: LogitQuantizer) -> bool:
+    """Whether heads differ.
+
+    Examples
+    --------
+    >>> is_per_head(LogitQuantizer((0.5, 0.5), (3, 3)))
+    False
+    """
+    return len({*zip(quantizer.scale, quantizer.zero_point, strict=True)}) > 1
+
+
 def hccs_softmax(x: Tensor, output: OutputType, params: HccsParams, quantizer: LogitQuantizer | None) -> Tensor:
     """Probabilities by the operator, without gradients.
 
@@ -66,7 +79,18 @@ def hccs_softmax(x: Tensor, output: OutputType, params: HccsParams, quantizer: L
         Logits.
     output, params, quantizer
         As `HCCSSoftmax` has them.
+
+    Raises
+    ------
+    ModelError
+        If heads have quantisers of their own, and an axis is not theirs alone.
     """
+    if quantizer is not None and is_per_head(quantizer):
+        axis, heads = params.head_axis, len(quantizer.scale)
+        if not -x.dim() <= axis < x.dim() or x.shape[axis] != heads:  # QuantizeLinear has one scale an index
+            found, needs = f"logits {tuple(map(int, x.shape))}, head_axis {axis}", f"{heads} there"
+            remedy = 'Calibrate with scale_granularity="tensor", or give heads an axis of their own'
+            raise ModelError("HCCSSoftmax", NOT_PER_HEAD, found=found, needs=needs, remedy=remedy)
     columns = ([getattr(head, name) for head in params.heads] for name in ("B", "S", "Dmax", "scale"))
     zero_point = [0] if quantizer is None else list(quantizer.zero_point)
     profile = params.head_axis, params.reciprocal, int(params.masked), params.mask_gap, output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,11 +57,11 @@ def swap(
     model : torch.nn.Module
         The model.
     calibration : Calibration or path of its file, optional
-        Of the model's float export: its Softmax nodes belong to the attention modules in order. Without it all heads
-        get the data-free parameters, for float output.
+        Of this model, by `hccs_onnx.torch.calibrate`: its entries belong to the attention modules in order. Without it
+        all heads get the data-free parameters, for float output.
     softmax : str, optional
         Regular expression, searched for in the names of `torch.nn.Softmax` modules: those that are attention's. Their
-        logits are (..., head, query, key).
+        `dim` is -1, their logits are (..., head, query, key).
     masked : bool
         Whether keys far below a row's maximum count as masked; of a calibration, what it says counts.
     learn : bool
@@ -75,7 +75,7 @@ def swap(
     Raises
     ------
     ModelError
-        If there is no attention, or it cannot be swapped.
+        If there is no attention, or it cannot be swapped; the model is then as it was.
     CalibrationError
         If the calibration has another number of Softmax nodes, or of heads.
 
@@ -85,7 +85,7 @@ def swap(
     ['self_attn']
     """
     calibration = None if calibration is None else Calibration.of(calibration)
-    found = _find(model, softmax)
+    found = find(model, softmax)
     if not found:
         remedy = "Name its torch.nn.Softmax modules (softmax=REGEX), or put HCCSSoftmax into its forward by hand"
         raise ModelError(type(model).__name__, "holds no attention module that is known", remedy=remedy)
@@ -107,17 +107,60 @@ def swap(
     return made
 
 
-def _find(model: nn.Module, softmax: str | None) -> list[tuple[str, str, nn.Module]]:
-    """(name, kind, module) of attention modules, in order of the modules."""
-    found = []
+def find(model: nn.Module, softmax: str | None) -> list[tuple[str, str, nn.Module]]:
+    """Attention modules of a model.
+
+    Parameters
+    ----------
+    model, softmax
+        As for `swap`.
+
+    Returns
+    -------
+    list of tuple
+        Name, kind and module, in order of the modules.
+
+    Raises
+    ------
+    ModelError
+        If a `torch.nn.Softmax` may run along another axis than the last, or lies in several places.
+
+    Examples
+    --------
+    >>> [(name, kind) for name, kind, _ in find(nn.TransformerEncoderLayer(d_model=8, nhead=2), None)]
+    [('self_attn', 'MultiheadAttention')]
+    """
+    found: list[tuple[str, str, nn.Module]] = []
+    own: set[str] = set()  # names of what an earlier swap has put into attention modules
     for name, module in model.named_modules():
-        if hugging_face.is_attention(module):
-            found.append((name, "transformers", module))
-        elif multihead.is_attention(module):
-            found.append((name, "MultiheadAttention", module))
-        elif softmax is not None and isinstance(module, (nn.Softmax, HCCSSoftmax)) and re.search(softmax, name):
-            found.append((name, "Softmax", module))
+        kind = _kind(module)
+        if kind == "Softmax":
+            if softmax is None or name in own or not re.search(softmax, name):
+                continue
+            _check_softmax(model, name, module)
+        if kind is not None:
+            found.append((name, kind, module))
+            own.add(f"{name}.hccs".removeprefix("."))
     return found
+
+
+def _kind(module: nn.Module) -> str | None:
+    if hugging_face.is_attention(module):
+        return "transformers"
+    if multihead.is_attention(module):
+        return "MultiheadAttention"
+    return "Softmax" if isinstance(module, (nn.Softmax, HCCSSoftmax)) else None
+
+
+def _check_softmax(model: nn.Module, name: str, module: nn.Module) -> None:
+    places = sum(child is module for parent in model.modules() for child in parent._modules.values())
+    if places > 1:
+        remedy = "Give each attention a torch.nn.Softmax of its own"
+        raise ModelError(f"module '{name}'", "is shared", found=f"{places} places", remedy=remedy)
+    if isinstance(module, nn.Softmax) and module.dim != -1:
+        problem, found = "may not run along the last axis", f"dim={module.dim}"
+        remedy = "If that is the last axis, set dim to -1; HCCS runs along no other"
+        raise ModelError(f"module '{name}'", problem, found=found, remedy=remedy)
 
 
 def _heads(kind: str, module: nn.Module) -> int:
@@ -139,14 +182,14 @@ def _check_fit(found: Sequence[tuple[str, str, nn.Module]], entries: Sequence[So
 
 
 def _put(model: nn.Module, made: Sequence[Swapped]) -> None:
-    uses: dict[str, Callable[[nn.Module, list[tuple[nn.Module, HCCSSoftmax]]], None]] = {
-        "MultiheadAttention": multihead.use,
-        "transformers": hugging_face.use,
-    }
-    for kind, use in uses.items():
-        pairs = [(model.get_submodule(item.name), item.softmax) for item in made if item.kind == kind]
-        if pairs:
-            use(model, pairs)
+    def pairs(kind: str) -> list[tuple[nn.Module, HCCSSoftmax]]:
+        return [(model.get_submodule(item.name), item.softmax) for item in made if item.kind == kind]
+
+    for module, _ in pairs("MultiheadAttention"):
+        multihead.check(module)
+    if attention := pairs("transformers"):
+        hugging_face.use(model, attention)  # may refuse
+    multihead.use(model, pairs("MultiheadAttention"))
     for item in made:
         if item.kind == "Softmax":
             model.set_submodule(item.name, item.softmax)

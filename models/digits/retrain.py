@@ -1,4 +1,4 @@
-"""Retrain the digits transformer with HCCS in a minute: distillation from the float model, on 256 images, no labels.
+"""Retrain the digits transformer with HCCS in seconds: distillation from the float model, on 256 images, no labels.
 
     python retrain.py [--to float|uint8|int16] [--reciprocal norm|div|clb] [--folder FOLDER]
 
@@ -112,9 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Retrain the digits transformer with HCCS in its attention.")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="with the model and its data")
     parser.add_argument("--to", choices=["float", "uint8", "int16"], default="float", help="what attention puts out")
-    parser.add_argument("--reciprocal", choices=["norm", "div", "clb"], default="norm", help="for integers")
+    parser.add_argument(
+        "--reciprocal", choices=["norm", "div", "clb"], default="norm", help="needs --to uint8 or int16"
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the 256 images (default {EPOCHS})")
     options = parser.parse_args()
+    if options.to == "float" and options.reciprocal != "norm":
+        parser.error(f"--reciprocal {options.reciprocal} is for integers (found --to float, needs --to uint8 or int16)")
     torch.set_num_threads(1)  # the same result everywhere, and no slower for a network this small
     folder: Path = options.folder
     float_model = folder / "digits_torchscript.onnx"

@@ -50,6 +50,16 @@ def test_network_has_the_weights_of_the_onnx_file(run: Run) -> None:
     assert torch.__version__
 
 
+def test_script_refuses_a_reciprocal_without_integers() -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, str(DIGITS / "retrain.py"), "--reciprocal", "clb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "error: --reciprocal clb is for integers (found --to float, needs --to uint8 or int16)"
+    )
+
+
 def test_demo_retrains_and_reads_digits_as_well_as_the_float_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

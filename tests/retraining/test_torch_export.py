@@ -141,6 +141,28 @@ def test_illegal_parameters_are_not_exported_and_nothing_is_left(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_quantisers_of_heads_are_not_exported_to_an_opset_without_them(tmp_path: Path) -> None:
+    softmax = HCCSSoftmax(HccsParams(HEADS), output="uint8", quantizer=QUANTIZER)
+    message = r"cannot be quantised per head in opset 12\. Export with opset_version=13 or newer"
+    with pytest.raises(ModelError, match=message):
+        export(nn.Sequential(softmax), (torch.randn(2, 3, 5, 9),), tmp_path / "m.onnx", dynamo=False, opset_version=11)
+    assert list(tmp_path.iterdir()) == []
+
+
+@EXPORTERS
+def test_quantisers_of_folded_heads_are_exported_only_if_equal(tmp_path: Path, run: Run, dynamo: bool) -> None:
+    x, params = torch.randn(6, 5, 9), HccsParams(HEADS)
+    per_head = HCCSSoftmax(params, output="uint8", quantizer=QUANTIZER)
+    assert per_head(x).shape == x.shape
+    message = r"per head \(logits \(6, 5, 9\), head_axis -3, needs 3 there\)\. Calibrate with scale_granularity"
+    with pytest.raises(ModelError, match=message):
+        export(nn.Sequential(per_head), (x,), tmp_path / "m.onnx", dynamo=dynamo)
+    assert list(tmp_path.iterdir()) == []
+    equal = HCCSSoftmax(params, output="uint8", quantizer=LogitQuantizer((0.05,) * 3, (60,) * 3))
+    path = export(nn.Sequential(equal), (x,), tmp_path / "m.onnx", dynamo=dynamo, input_names=["x"])
+    np.testing.assert_array_equal(run(path, {"x": x.numpy()})[0], equal(x).numpy())
+
+
 def test_failing_export_leaves_the_module_as_it_was(tmp_path: Path) -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:

@@ -71,14 +71,29 @@ def test_loaded_parameters_that_are_illegal_are_refused_when_used() -> None:
         softmax(torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("learn", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    softmax = HCCSSoftmax().to(dtype)
-    assert softmax.params == HCCSSoftmax().params
-    x = torch.randn(2, 3, 5, 7).to(dtype)
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, learn: bool) -> None:
+    exact, softmax = HCCSSoftmax(learn=learn), HCCSSoftmax(learn=learn)
+    x = torch.randn(2, 3, 5, 7, requires_grad=True).to(dtype)
+    softmax(x).square().sum().backward()
+    torch.nn.Sequential(softmax).to(dtype)
+    assert softmax.params == exact.params
+    assert all(parameter.grad.dtype == torch.float32 for parameter in softmax.parameters())
     y = softmax(x)
     assert y.dtype == dtype
-    assert torch.equal(y, HCCSSoftmax()(x.float()).to(dtype))
+    assert torch.equal(y, exact(x.float()).to(dtype))
+
+
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 0), (2, 3, 0, 4), (0, 3, 4, 4), (0,)])
+def test_empty_logits_are_taken(shape: tuple[int, ...], learn: bool) -> None:
+    x = torch.zeros(shape, requires_grad=True)
+    y = HCCSSoftmax(learn=learn)(x)
+    assert y.shape == torch.softmax(x, dim=-1).shape
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == shape
 
 
 def test_logits_of_rank_one_and_folded_heads() -> None:
@@ -157,16 +172,20 @@ def test_learned_parameters_are_legal_whatever_is_learned(clip: float, ratio: fl
     assert softmax.params.heads[0].floor >= 1
 
 
-@pytest.mark.parametrize("output", ["float", "uint8"])
-def test_learning_finds_clip_ranges_and_floors_of_a_teacher(output: Any) -> None:
+@pytest.mark.parametrize(
+    ("output", "start", "rate"),
+    [("float", DATA_FREE, 0.03), ("uint8", DATA_FREE, 0.03), ("float", legal_head(3.3, 0.0), 0.1)],
+    ids=["float", "uint8", "from the least floor"],
+)
+def test_learning_finds_clip_ranges_and_floors_of_a_teacher(output: Any, start: HeadParams, rate: float) -> None:
     generator = torch.Generator().manual_seed(0)
     quantizer = None if output == "float" else LogitQuantizer((0.06,), (60,))
     teacher = HCCSSoftmax(
         HccsParams((legal_head(5.0, 0.1), legal_head(2.0, 0.02))) if quantizer is None
         else HccsParams((HeadParams(9000, 100, 80), HeadParams(4200, 127, 33))), output=output, quantizer=quantizer,
     )  # fmt: skip
-    student = HCCSSoftmax(HccsParams((DATA_FREE,) * 2), output=output, quantizer=quantizer, learn=True)
-    optimizer = torch.optim.Adam(student.parameters(), 0.03)
+    student = HCCSSoftmax(HccsParams((start,) * 2), output=output, quantizer=quantizer, learn=True)
+    optimizer = torch.optim.Adam(student.parameters(), rate)
     for _ in range(300):
         x = 2 * torch.randn(4, 2, 8, 24, generator=generator)
         loss = (student(x) - teacher(x)).square().sum(-1).mean()
@@ -176,3 +195,14 @@ def test_learning_finds_clip_ranges_and_floors_of_a_teacher(output: Any) -> None
     for found, wanted in zip(student.params.heads, teacher.params.heads, strict=True):
         assert found.clip_range == pytest.approx(wanted.clip_range, rel=0.05)
         assert found.floor_ratio == pytest.approx(wanted.floor_ratio, abs=0.02)
+
+
+@pytest.mark.parametrize("beyond", [-30.0, 30.0])
+def test_what_has_left_its_bounds_still_gets_gradients(beyond: float) -> None:
+    softmax = HCCSSoftmax(learn=True)
+    with torch.no_grad():
+        for parameter in softmax.parameters():
+            parameter.fill_(beyond)
+    x = 3 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    softmax(x)[..., 0].sum().backward()
+    assert [bool(parameter.grad != 0) for parameter in softmax.parameters()] == [beyond > 0, True]

@@ -23,6 +23,11 @@ from hccs_onnx.torch import HCCSSoftmax, swap
 WIDTH, HEADS, LENGTH = 16, 4, 6
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_every_time() -> None:
+    torch.manual_seed(0)
+
+
 class Softmax(nn.Module):
     """Softmax in HCCS's place: what is around it has to be as it was."""
 
@@ -140,6 +145,18 @@ def test_attention_with_keys_of_its_own_is_refused_and_left_alone(options: dict[
     assert type(module) is nn.MultiheadAttention
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize(("name", "shape"), [("attn_mask", (LENGTH, LENGTH)), ("key_padding_mask", (3, LENGTH))])
+def test_masks_of_integers_are_refused_as_torch_does(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    module = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+    x, mask = torch.randn(3, LENGTH, WIDTH), {name: torch.ones(shape, dtype=dtype)}
+    with pytest.raises(AssertionError, match=f"only bool and floating types of {name} are supported"):
+        module(x, x, x, **mask)
+    swap(module)
+    with pytest.raises(ModelError, match=rf"{name} is neither bool nor float \({dtype}\)"):
+        module(x, x, x, **mask)
+
+
 def test_causal_hint_without_mask_is_refused() -> None:
     module = nn.MultiheadAttention(WIDTH, HEADS)
     swap(module)
@@ -165,6 +182,30 @@ def test_softmax_modules_are_swapped_where_named() -> None:
     (again,) = swap(model, calibration((3,)), softmax="attention")  # a second time, from a calibration
     assert model.attention_softmax is again.softmax
     assert [head.B for head in again.softmax.params.heads] == [2000, 2001, 2002]
+
+
+@pytest.mark.parametrize("dim", [1, 3, -2, None])
+def test_softmax_that_may_run_along_another_axis_is_refused_and_nothing_swapped(dim: int | None) -> None:
+    model = ByHand()
+    model.classes.dim = dim
+    with pytest.raises(ModelError, match=rf"module 'classes': may not run along the last axis \(dim={dim}\)"):
+        swap(model, softmax=".")
+    assert isinstance(model.attention_softmax, nn.Softmax)
+
+
+def test_softmax_in_several_places_is_refused_and_nothing_swapped() -> None:
+    model = nn.ModuleDict({"first": ByHand(), "second": ByHand()})
+    model["second"].classes = model["first"].attention_softmax
+    with pytest.raises(ModelError, match=r"module 'first\.attention_softmax': is shared \(2 places\)\. Give each"):
+        swap(model, softmax="attention")
+    assert not any(isinstance(module, HCCSSoftmax) for module in model.modules())
+
+
+def test_second_swap_finds_the_same_modules() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(WIDTH, HEADS), "by_hand": ByHand()})
+    names = ["attention", "by_hand.attention_softmax", "by_hand.classes"]
+    assert [item.name for item in swap(model, softmax=".")] == names
+    assert [item.name for item in swap(model, softmax=".")] == names
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), ByHand()])
@@ -331,3 +372,20 @@ def test_transformers_attention_that_is_more_than_softmax_is_refused(name: str, 
     with pytest.raises(HccsError, match=message):  # no interface; found when it runs
         swap(model)
         model(**text_inputs())
+
+
+def test_refused_swap_leaves_every_module_as_it_was() -> None:
+    text_config("Bert")
+    from transformers.models.bert.modeling_bert import BertSelfAttention
+
+    bert = text_model("Bert")
+    before = bert.config._attn_implementation
+    alone = BertSelfAttention(text_config("Bert"))  # nothing around it that could choose
+    with_keys = nn.MultiheadAttention(WIDTH, HEADS, add_zero_attn=True)
+    for refused in (alone, with_keys):
+        model = nn.ModuleDict({"torch": nn.MultiheadAttention(WIDTH, HEADS), "bert": bert, "refused": refused})
+        with pytest.raises(ModelError, match=r"cannot choose its attention function|add_zero_attn"):
+            swap(model)
+        assert not any(isinstance(module, HCCSSoftmax) for module in model.modules())
+        assert type(model["torch"]) is nn.MultiheadAttention
+        assert bert.config._attn_implementation == before
