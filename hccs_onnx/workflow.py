@@ -10,9 +10,10 @@ from typing import Literal, get_args
 
 import onnx
 
-from hccs_onnx.assignment import calibrated, without_data, without_unseen_bodies
+from hccs_onnx.assignment import calibrated, check_choices, without_data, without_unseen_bodies
 from hccs_onnx.calibration.collect import prepare
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
+from hccs_onnx.calibration.data.shards import files
 from hccs_onnx.calibration.engines import Engine, LocalEngine
 from hccs_onnx.calibration.file import Calibration, Granularity
 from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, Objective, ScaleGranularity, fit
@@ -21,7 +22,7 @@ from hccs_onnx.calibration.model_sketch import ModelSketch
 from hccs_onnx.correction.correct import LayerCorrection
 from hccs_onnx.correction.correct import correct as correct_layers
 from hccs_onnx.correction.solve import Method
-from hccs_onnx.errors import CalibrationError, HccsError, MatchError, ModelError
+from hccs_onnx.errors import MatchError, ModelError, UsageError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import check_target, read_model, write_model
 from hccs_onnx.graph.names import nested_graphs
@@ -39,6 +40,11 @@ from hccs_onnx.params import (
 )
 
 Correction = Literal["none", Method]
+
+MASKS_LOST = (
+    "profile paper keeps no mask (nodes with one: %d): masked keys, as those of padding, get a little probability; "
+    "profile extended gives them none"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +210,7 @@ def sketch(
     proto = read_model(path)
     opset = default_opset(proto)
     uncover(proto, path.parent)
-    targets = _attention(path, find_attention(proto, path.parent))
+    targets = _attention(path, find_attention(proto, path.parent), proto)
     samples = Samples(data, input_specs(proto))
     job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
     del proto
@@ -225,8 +231,8 @@ def rewrite(
     *,
     calibration: Calibration | None = None,
     to: OutputType | None = None,
-    reciprocal: Reciprocal = "norm",
-    profile: Profile = "extended",
+    reciprocal: Reciprocal | None = None,
+    profile: Profile | None = None,
     correct: Correction = "none",
     data: DataSource | None = None,
     strict: bool = False,
@@ -248,8 +254,9 @@ def rewrite(
     to : {'float', 'uint8', 'int16'}, optional
         What attention shall put out; default: what the calibration is for, else floats. Integers without a calibration
         need a model whose logits are int8 or uint8 already (QDQ); its quantiser stays.
-    reciprocal, profile : str
-        For integers without a calibration, as in `calibrate`.
+    reciprocal, profile : str, optional
+        For integers without a calibration, as in `calibrate`; default: those of the calibration, else ``norm`` and
+        ``extended``.
     correct : {'none', 'bias', 'least-squares'}
         What may be corrected in the projection behind each rewritten attention, without retraining: its bias, or its
         weight as well.
@@ -266,13 +273,14 @@ def rewrite(
     Returns
     -------
     RewriteReport
-        A model whose attention is all HCCS already is copied as it is, with nothing in `rewritten`.
+        A model whose attention is all HCCS already is copied as it is, with nothing in `rewritten`, unless something is
+        asked for that only the original can become.
 
     Raises
     ------
     ModelError
         If the model cannot be read, holds no attention, or the output cannot be written or cannot share external data.
-    HccsError
+    UsageError
         If `include` or `exclude` is no regular expression, `external_data` unknown, or choices do not go together.
     DataError
         If the data does not fit, or holds too little to hold some out.
@@ -287,18 +295,18 @@ def rewrite(
     >>> rewrite("encoder.onnx").output  # doctest: +SKIP
     PosixPath('encoder.hccs.onnx')
     """
-    output_type: OutputType = to or (calibration.output if calibration is not None else "float")
     if calibration is None:
-        FitOptions("head", output_type, reciprocal, profile).check()
-    elif output_type != calibration.output:
-        problem = f"was made for {calibration.output} output"
-        raise CalibrationError("calibration", problem, needs=output_type, remedy="Calibrate again")
+        choices = FitOptions("head", to or "float", reciprocal or "norm", profile or "extended")
+        choices.check()
+    else:
+        check_choices(calibration, {"to": to, "reciprocal": reciprocal, "profile": profile})
+        choices = FitOptions("head", calibration.output, calibration.reciprocal, calibration.profile)
     path = Path(model)
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
-    check_target(target, path)
+    check_target(target, path, *(files(Path(data)) if isinstance(data, str | Path) else ()))
     if external_data not in (None, *get_args(ExternalData)):
-        raise HccsError("external_data", "unknown", found=external_data, needs="share, copy or None")
+        raise UsageError("external_data", "unknown", found=external_data, needs="share, copy or None")
     samples = _correction_samples(correct, data, proto)
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
@@ -309,12 +317,11 @@ def rewrite(
         proto = read_model(path)
         uncover(proto, path.parent, left)
         found = _found_again(found, find_attention(proto, path.parent), came_from)
-    if any(is_hccs(node) for graph in nested_graphs(proto.graph) for node in graph.node) and not any(
-        item.reason is None for item in found
-    ):
+    as_it_is = calibration is None and (to, reciprocal, profile, samples) == (None,) * 4
+    if as_it_is and count_hccs(proto) and not any(item.reason is None for item in found):
         copies = write_model(proto, path, target, external_data)
         return RewriteReport(target, found, {}, "none", copies)
-    targets = _attention(path, found)
+    targets = _attention(path, found, proto)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
@@ -322,13 +329,16 @@ def rewrite(
     if calibration is not None:
         assigned = calibrated(path, found, calibration, default_opset(proto))
     else:
-        assigned = without_data(found, output_type, reciprocal, profile)
+        assigned = without_data(found, choices.to, choices.reciprocal, choices.profile)
     original = onnx.ModelProto()
     if samples is not None:
         original.CopyFrom(proto)
     provenance = {"calibration": assigned.source} | ({"correction": correct} if samples is not None else {})
     found, params = assigned.found, assigned.params
-    rewrite_graph(proto, found, params, provenance, output=output_type, quantizers=assigned.quantizers)
+    unmasked = sum(item.masked and not params[item.logits].masked for item in found if item.reason is None)
+    if unmasked:
+        logger.warning(MASKS_LOST, unmasked)
+    rewrite_graph(proto, found, params, provenance, output=choices.to, quantizers=assigned.quantizers)
     corrections: tuple[LayerCorrection, ...] = ()
     if samples is not None and correct != "none":
         corrections = correct_layers(original, proto, path, targets, samples, correct)
@@ -347,11 +357,26 @@ def default_output(model: Path) -> Path:
     return model.with_name(model.name.removesuffix(".onnx") + ".hccs.onnx")
 
 
-def _attention(path: Path, found: list[AttentionSoftmax] | tuple[AttentionSoftmax, ...]) -> list[AttentionSoftmax]:
+def count_hccs(model: onnx.ModelProto) -> int:
+    """HCCS nodes of a model, in bodies of If, Loop and Scan too.
+
+    Examples
+    --------
+    >>> count_hccs(onnx.ModelProto())
+    0
+    """
+    return sum(is_hccs(node) for graph in nested_graphs(model.graph) for node in graph.node)
+
+
+def _attention(path: Path, found: Sequence[AttentionSoftmax], model: onnx.ModelProto) -> list[AttentionSoftmax]:
     """Those to be rewritten; an error if there are none."""
     targets = [item for item in found if item.reason is None]
     if targets:
         return targets
+    if rewritten := count_hccs(model):
+        left = f" ({len(found)} Softmax left alone, the first because {found[0].reason})" if found else ""
+        problem = f"holds {rewritten} HCCS nodes already, and no other attention{left}"
+        raise ModelError(str(path), problem, remedy="Start from the original")
     if not found:
         raise ModelError(
             str(path), "holds no Softmax node", remedy="Export it without fused attention operators, which hide it"
@@ -383,12 +408,12 @@ def _correction_samples(correct: Correction, data: DataSource | None, model: onn
     """What to correct on; None without correction."""
     known = ("none", *get_args(Method))
     if correct not in known:
-        raise HccsError("correct", "unknown", found=correct, needs=f"one of {', '.join(known)}")
+        raise UsageError("correct", "unknown", found=correct, needs=f"one of {', '.join(known)}")
     if correct == "none":
         if data is not None:
-            remedy = "Leave it out, or calibrate on it first"
-            raise HccsError("data", "means nothing without a correction", remedy=remedy)
+            remedy = "To calibrate on it: calibration=hccs_onnx.calibrate(model, data)"
+            raise UsageError("data", "means nothing without a correction", remedy=remedy)
         return None
     if data is None:
-        raise HccsError("correct", "needs samples", found=correct, remedy="Give data as well")
+        raise UsageError("correct", "needs samples", found=correct, remedy="Give data as well")
     return Samples(data, input_specs(model))
