@@ -304,10 +304,10 @@ def rewrite(
     path = Path(model)
     target = Path(output) if output is not None else default_output(path)
     proto = read_model(path)
-    check_target(target, path, *(files(Path(data)) if isinstance(data, str | Path) else ()))
     if external_data not in (None, *get_args(ExternalData)):
         raise UsageError("external_data", "unknown", found=external_data, needs="share, copy or None")
     samples = _correction_samples(correct, data, proto)
+    check_target(target, path, *(files(Path(data)) if isinstance(data, str | Path) else ()))
     came_from = uncover(proto, path.parent)
     found = tuple(chosen(find_attention(proto, path.parent), include, exclude))
     if calibration is not None and calibration.output != "float":
@@ -375,7 +375,7 @@ def _attention(path: Path, found: Sequence[AttentionSoftmax], model: onnx.ModelP
         return targets
     if rewritten := count_hccs(model):
         left = f" ({len(found)} Softmax left alone, the first because {found[0].reason})" if found else ""
-        problem = f"holds {rewritten} HCCS nodes already, and no other attention{left}"
+        problem = f"holds {rewritten} HCCS node{'s' * (rewritten != 1)} already, and no other attention{left}"
         raise ModelError(str(path), problem, remedy="Start from the original")
     if not found:
         raise ModelError(

@@ -234,7 +234,7 @@ def test_rewrite_leaves_a_rewritten_model_as_it_is(model: Path, tmp_path: Path) 
 @pytest.mark.parametrize("choice", [{"to": "float"}, {"correct": "bias", "data": [VARIANT.feed()]}])
 def test_rewrite_refuses_to_make_something_else_of_a_rewritten_model(model: Path, choice: dict[str, Any]) -> None:
     first = workflow.rewrite(model).output
-    problem = r"model\.hccs\.onnx: holds 1 HCCS nodes already, and no other attention\. Start from the original\."
+    problem = r"model\.hccs\.onnx: holds 1 HCCS node already, and no other attention\. Start from the original\."
     with pytest.raises(ModelError, match=problem):
         workflow.rewrite(first, **choice)
     with pytest.raises(ModelError, match=problem):

@@ -34,7 +34,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         count = sum(item.reason is None for item in found)
         say(f"{count} of {len(found)} Softmax would be rewritten")
         if rewritten:
-            say(f"{rewritten} HCCS nodes are there already; to change them start from the original")
+            say(f"HCCS nodes already there: {rewritten}; to change them start from the original")
     return ExitStatus.OK
 
 

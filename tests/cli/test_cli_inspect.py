@@ -127,7 +127,7 @@ def test_inspect_tells_nodes_that_were_rewritten_before(digits_model: Path, tmp_
     assert main(["inspect", rewritten]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == "0 of 0 Softmax would be rewritten"
-    assert second == "2 HCCS nodes are there already; to change them start from the original"
+    assert second == "HCCS nodes already there: 2; to change them start from the original"
     assert main(["inspect", rewritten, "--json"]) == 0
     assert strict_json(capsys.readouterr().out)["hccs_nodes"] == 2
 
