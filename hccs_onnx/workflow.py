@@ -210,7 +210,7 @@ def sketch(
     proto = read_model(path)
     opset = default_opset(proto)
     uncover(proto, path.parent)
-    targets = _attention(path, find_attention(proto, path.parent), proto)
+    targets = _attention(path, proto, find_attention(proto, path.parent))
     samples = Samples(data, input_specs(proto))
     job = prepare(proto, path, targets, opset, keep_rows=keep_rows)
     del proto
@@ -321,7 +321,7 @@ def rewrite(
     if as_it_is and count_hccs(proto) and not any(item.reason is None for item in found):
         copies = write_model(proto, path, target, external_data)
         return RewriteReport(target, found, {}, "none", copies)
-    targets = _attention(path, found, proto)
+    targets = _attention(path, proto, found)
     similar = [item for item in found if item.reason is not None and item.attention_like]
     if strict and similar:
         problem = f"Softmax '{similar[0].node}' looks like attention and cannot be rewritten: {similar[0].reason}"
@@ -368,7 +368,7 @@ def count_hccs(model: onnx.ModelProto) -> int:
     return sum(is_hccs(node) for graph in nested_graphs(model.graph) for node in graph.node)
 
 
-def _attention(path: Path, found: Sequence[AttentionSoftmax], model: onnx.ModelProto) -> list[AttentionSoftmax]:
+def _attention(path: Path, model: onnx.ModelProto, found: Sequence[AttentionSoftmax]) -> list[AttentionSoftmax]:
     """Those to be rewritten; an error if there are none."""
     targets = [item for item in found if item.reason is None]
     if targets:

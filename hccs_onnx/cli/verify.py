@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     unjudged = bounds.unjudged(result.outputs)
     for failure in result.failures:
         remedy = (
-            "Leave that bound out" if failure in unjudged else "Calibrate with more or better data, or lower the bound"
+            "Leave that bound out" if failure in unjudged else "Calibrate with more or better data, or relax the bound"
         )
         note(f"error: {options.rewritten}: {failure}. {remedy}.")
     return ExitStatus.NOT_VERIFIED if result.failures else ExitStatus.OK
