@@ -128,6 +128,41 @@ def check_model(model: Path, calibration: Calibration) -> None:
         raise CalibrationError(str(model), "calibration is for another model", found=found, needs=needs, remedy=remedy)
 
 
+def check_choices(calibration: Calibration, choices: Mapping[str, str | None], subject: str = "calibration") -> None:
+    """Refuse choices that a calibration was not made with.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Tells `granularity`, `to`, `reciprocal` and `profile`.
+    choices : mapping of str to str or None
+        By these names; None is no choice.
+    subject : str
+        What to call the calibration.
+
+    Raises
+    ------
+    CalibrationError
+        Naming the first that differs.
+
+    Examples
+    --------
+    >>> check_choices(calibration, {"to": "uint8", "reciprocal": None})  # doctest: +SKIP
+    """
+    made = {
+        "granularity": calibration.granularity,
+        "to": calibration.output,
+        "reciprocal": calibration.reciprocal,
+        "profile": calibration.profile,
+    }
+    for name, choice in choices.items():
+        if choice not in (None, made[name]):
+            remedy = "Calibrate again, or leave the choice to the calibration"
+            raise CalibrationError(
+                subject, f"was made with another --{name}", found=made[name], needs=choice, remedy=remedy
+            )
+
+
 def _by_logits(path: Path, targets: Sequence[AttentionSoftmax], calibration: Calibration) -> dict[str, HccsParams]:
     """Parameters by logits tensor, once the calibration is known to be this model's."""
     check_model(path, calibration)

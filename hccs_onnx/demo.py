@@ -14,6 +14,7 @@ import numpy as np
 from hccs_onnx import workflow
 from hccs_onnx.backends import Backend, open_session
 from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.demo_files import check_own, recorded
 from hccs_onnx.errors import HccsError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.files import atomic_file, read_model, writing_errors
@@ -22,6 +23,8 @@ from hccs_onnx.verify import Verification, verify
 _FILES = ("digits_torchscript.onnx", "digits_dynamo.onnx", "calibration.npz", "test.npz", "test_labels.npy")
 _SCRIPTS = ("network.py", "retrain.py")
 EXPORTS = {"TorchScript": "digits_torchscript", "dynamo": "digits_dynamo"}
+_MADE = (".data-free.onnx", ".hccs.json", ".hccs.onnx")  # of each export
+_RETRAINED = "digits_retrained.onnx"
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,16 @@ def prepare(folder: Path, *, retrain: bool = False) -> None:
     Raises
     ------
     ModelError
-        If it cannot be written.
+        If it cannot be written, or holds what is not the demo's where the demo would write.
     """
+    bundled = {name: bundled_models() / name for name in (*_FILES, *(_SCRIPTS if retrain else ()))}
+    made = [name + suffix for name in EXPORTS.values() for suffix in _MADE]
+    check_own(folder, bundled, [*made, *([_RETRAINED] if retrain else [])])
     with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (*_FILES, *(_SCRIPTS if retrain else ())):
+        for name, source in bundled.items():
             with atomic_file(folder / name) as file:
-                file.write((bundled_models() / name).read_bytes())
+                file.write(source.read_bytes())
 
 
 def walk(folder: Path, exporter: str, backend: Backend = "function") -> DemoResult:
@@ -108,14 +114,16 @@ def walk(folder: Path, exporter: str, backend: Backend = "function") -> DemoResu
     """
     name = EXPORTS[exporter]
     model = folder / f"{name}.onnx"
-    found = workflow.inspect(model)
-    data_free = workflow.rewrite(model, folder / f"{name}.data-free.onnx").output
-    calibration = workflow.calibrate(model, folder / "calibration.npz")
-    calibration.save(folder / f"{name}.hccs.json")
-    calibrated = workflow.rewrite(model, folder / f"{name}.hccs.onnx", calibration=calibration).output
+    made = [name + suffix for suffix in _MADE]
+    data_free, fitted, calibrated = (folder / each for each in made)
+    with recorded(folder, made):
+        workflow.rewrite(model, data_free)
+        calibration = workflow.calibrate(model, folder / "calibration.npz")
+        calibration.save(fitted)
+        workflow.rewrite(model, calibrated, calibration=calibration)
     return DemoResult(
         exporter=exporter,
-        found=found,
+        found=workflow.inspect(model),
         calibration=calibration,
         float_accuracy=_accuracy(model, folder, "function"),
         data_free_accuracy=_accuracy(data_free, folder, backend),
@@ -150,7 +158,8 @@ def retrain(folder: Path) -> str:
         If it fails; it has said why on stderr.
     """
     command = [sys.executable, str(folder / "retrain.py"), "--folder", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    with recorded(folder, [_RETRAINED]):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise HccsError("demo", "retraining failed", found=f"exit status {done.returncode}", remedy="See above")
     return done.stdout

@@ -60,6 +60,12 @@ def _again(kind: type[HccsError], text: str) -> HccsError:
     return error
 
 
+class UsageError(HccsError):
+    """Choices that mean nothing, or do not go together; `subject` is a parameter's name or an option."""
+
+    exit_status = ExitStatus.USAGE
+
+
 class ModelError(HccsError):
     """The model cannot be read, written or is not valid ONNX."""
 

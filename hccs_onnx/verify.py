@@ -13,7 +13,7 @@ import onnx
 from hccs_onnx.backends import Backend, open_session
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.calibration.watched import Watched
-from hccs_onnx.errors import ModelError
+from hccs_onnx.errors import ModelError, UsageError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.names import nested_graphs
@@ -93,7 +93,7 @@ class Verification:
     backend : str
         What ran the rewritten model.
     failures : tuple of str
-        Bounds that were not met; empty if all were.
+        Bounds that were not met, or that no output could be judged by; empty if there are none.
     """
 
     outputs: tuple[OutputComparison, ...]
@@ -112,11 +112,16 @@ class Bounds:
     min_cosine : float, optional
         Lowest mean cosine of any output, -1..1.
     min_worst_cosine : float, optional
-        Lowest cosine of any vector of any output.
+        Lowest cosine of any vector of any output, -1..1.
     min_agreement : float, optional
         Lowest argmax agreement of any class-score output, 0..1.
     max_difference : float, optional
-        Highest absolute difference of any output.
+        Highest absolute difference of any output, 0 or more.
+
+    Raises
+    ------
+    UsageError
+        If one is out of its range.
 
     Examples
     --------
@@ -129,23 +134,51 @@ class Bounds:
     min_agreement: float | None = None
     max_difference: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what can be no bound."""
+        cosine, share, size = (-1.0, 1.0), (0.0, 1.0), (0.0, np.inf)
+        ranges = {"min_cosine": cosine, "min_worst_cosine": cosine, "min_agreement": share, "max_difference": size}
+        for name, (low, high) in ranges.items():
+            bound = getattr(self, name)
+            if bound is not None and not low <= bound <= high:  # NaN is nowhere
+                raise UsageError(name, "out of range", found=bound, needs=f"{low:g}..{high:g}")
+
+    @property
+    def _checks(self) -> tuple[tuple[str, str, float | None, int], ...]:
+        """What is bounded: words, field, bound, and 1 where high values are good."""
+        return (
+            ("mean cosine", "mean_cosine", self.min_cosine, 1),
+            ("worst cosine", "worst_cosine", self.min_worst_cosine, 1),
+            ("argmax agreement", "argmax_agreement", self.min_agreement, 1),
+            ("largest difference", "max_difference", self.max_difference, -1),
+        )
+
+    def unjudged(self, outputs: Sequence[OutputComparison]) -> tuple[str, ...]:
+        """One line for each bound that there is no output to judge by.
+
+        Examples
+        --------
+        >>> Bounds(min_agreement=0.9).unjudged([OutputComparison("y", 0.1, 0.01, 0.98, 0.9, None)])
+        ('argmax agreement: no float output (batch, class) to judge (needs >= 0.9)',)
+        """
+        lines = []
+        for what, field, bound, sign in self._checks:
+            if bound is not None and all(getattr(output, field) is None for output in outputs):
+                kind = "float output (batch, class)" if field == "argmax_agreement" else "float output"
+                lines.append(f"{what}: no {kind} to judge (needs {'>=' if sign > 0 else '<='} {bound})")
+        return tuple(lines)
+
     def failures(self, outputs: Sequence[OutputComparison]) -> tuple[str, ...]:
-        """One line for each bound that an output misses. NaN misses every bound.
+        """One line for each bound that an output misses, or that there is none to judge by. NaN misses every bound.
 
         Examples
         --------
         >>> Bounds(min_cosine=0.99).failures([OutputComparison("y", 0.1, 0.01, 0.98, 0.9, None)])
         ("output 'y': mean cosine is too low (0.980000, needs >= 0.99)",)
         """
-        checks = (
-            ("mean cosine", "mean_cosine", self.min_cosine, 1),
-            ("worst cosine", "worst_cosine", self.min_worst_cosine, 1),
-            ("argmax agreement", "argmax_agreement", self.min_agreement, 1),
-            ("largest difference", "max_difference", self.max_difference, -1),
-        )
-        lines = []
+        lines = list(self.unjudged(outputs))
         for output in outputs:
-            for what, field, bound, sign in checks:
+            for what, field, bound, sign in self._checks:
                 value = getattr(output, field)
                 if bound is None or value is None or sign * value >= sign * bound:
                     continue

@@ -17,6 +17,7 @@ FILES = {
     "calibration.npz",
     "test.npz",
     "test_labels.npy",
+    "hccs_demo.json",
     *(
         f"digits_{export}{suffix}"
         for export in ("torchscript", "dynamo")
@@ -85,6 +86,54 @@ def test_demo_uses_the_installed_model_before_the_source_tree(monkeypatch: pytes
     shutil.copytree(demo.bundled_models(), tmp_path / "models" / "digits")
     monkeypatch.setattr(demo.resources, "files", lambda _: tmp_path)
     assert demo.bundled_models() == tmp_path / "models" / "digits"
+
+
+@pytest.mark.parametrize(
+    "name", ["test.npz", "calibration.npz", "digits_dynamo.hccs.json", "digits_torchscript.hccs.onnx", "hccs_demo.json"]
+)
+def test_demo_replaces_no_file_that_is_not_its_own(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / name).write_text("mine")
+    assert main(["demo", "-o", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"error: {tmp_path / name}: is not as the demo writes it, and would be replaced. "
+        "Choose another folder with -o, or move the file away.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_demo_leaves_alone_what_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    demo.prepare(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_demo_replaces_what_it_made_until_that_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.prepare(tmp_path)
+    demo.walk(tmp_path, "dynamo")
+    monkeypatch.setattr(demo.workflow, "calibrate", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        demo.walk(tmp_path, "TorchScript")  # what was finished counts as made by the demo
+    demo.prepare(tmp_path)
+    with (tmp_path / "digits_dynamo.hccs.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ModelError, match=r"digits_dynamo\.hccs\.json: is not as the demo writes it"):
+        demo.prepare(tmp_path)
+
+
+def test_demo_replaces_no_edited_script(tmp_path: Path) -> None:
+    demo.prepare(tmp_path, retrain=True)
+    (tmp_path / "retrain.py").write_text("mine")
+    demo.prepare(tmp_path)
+    with pytest.raises(ModelError, match=r"retrain\.py: is not as the demo writes it"):
+        demo.prepare(tmp_path, retrain=True)
+    assert (tmp_path / "retrain.py").read_text() == "mine"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("below", [False, True])

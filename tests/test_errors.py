@@ -40,6 +40,7 @@ def test_text_is_one_line_when_the_cause_spans_several() -> None:
     ("name", "status"),
     [
         ("ModelError", ExitStatus.BAD_INPUT),
+        ("UsageError", ExitStatus.USAGE),
         ("MatchError", ExitStatus.BAD_INPUT),
         ("ParameterError", ExitStatus.BAD_INPUT),
         ("DataError", ExitStatus.BAD_INPUT),

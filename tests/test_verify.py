@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from hccs_onnx import Bounds, HccsError, rewrite, verify
 from hccs_onnx.backends import Backend
 from hccs_onnx.demo import bundled_models
-from hccs_onnx.errors import DataError, ModelError
+from hccs_onnx.errors import DataError, ModelError, UsageError
 from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.params import DATA_FREE
 from hccs_onnx.reference import hccs
@@ -36,6 +36,15 @@ pair (float[batch,2,n,4] q, float[batch,2,n,4] k, float[batch,2,n,4] v, float[ro
   y = MatMul (probabilities, v)
   side = Identity (x)
   size = Shape (x)
+}"""
+CHOOSING = """<ir_version: 8, opset_import: ["": 17]>
+choosing (float[batch,2,n,4] q, float[batch,2,n,4] k, float[batch,2,n,4] v) => (int64[batch,2,n,1] best)
+{
+  kt = Transpose <perm = [0, 1, 3, 2]> (k)
+  logits = MatMul (q, kt)
+  probabilities = Softmax <axis = -1> (logits)
+  y = MatMul (probabilities, v)
+  best = ArgMax <axis = 3> (y)
 }"""
 GUARDED = """<ir_version: 8, opset_import: ["": 17]>
 guarded (float[batch,2,n,4] q, float[batch,2,n,4] k, float[batch,2,n,4] v, float[batch,1,1,n] mask)
@@ -152,7 +161,7 @@ def test_outputs_of_whole_numbers_are_left_out(tmp_path: Path) -> None:
 
 
 def all_bounds(low: float, difference: float) -> Bounds:
-    return Bounds(min_cosine=low, min_worst_cosine=low, min_agreement=low, max_difference=difference)
+    return Bounds(min_cosine=low, min_worst_cosine=low, min_agreement=max(low, 0), max_difference=difference)
 
 
 def test_output_fails_bounds_when_it_is_nan(tmp_path: Path) -> None:
@@ -247,14 +256,48 @@ def test_bounds_are_all_missed_when_values_are_nan() -> None:
     assert len(all_bounds(-1.0, math.inf).failures([nan])) == 4
 
 
-def test_bound_on_agreement_does_not_apply_when_there_are_no_classes() -> None:
-    assert Bounds(min_agreement=1.0).failures([OutputComparison("y", 1, 1, 0, 0, None)]) == ()
+def test_bound_on_agreement_fails_when_no_output_has_classes() -> None:
+    y = OutputComparison("y", 1, 1, 0, 0, None)
+    expected = ("argmax agreement: no float output (batch, class) to judge (needs >= 0.5)",)
+    assert Bounds(min_agreement=0.5).failures([y]) == Bounds(min_agreement=0.5).unjudged([y]) == expected
+    assert Bounds(min_agreement=0.5).failures([y, GOOD]) == Bounds(min_agreement=0.5).unjudged([y, GOOD]) == ()
+
+
+def test_every_bound_fails_when_there_is_no_output_to_judge() -> None:
+    failures = all_bounds(0.0, 1.0).failures([])
+    assert [failure.split(":")[0] for failure in failures] == [
+        "mean cosine", "worst cosine", "argmax agreement", "largest difference",
+    ]  # fmt: skip
+
+
+def test_verify_fails_a_bound_when_the_only_output_is_of_whole_numbers(tmp_path: Path) -> None:
+    result = verify(*pair(tmp_path, text=CHOOSING), [attention_feed()], bounds=Bounds(min_cosine=0.5))
+    assert result.outputs == ()
+    assert result.failures == ("mean cosine: no float output to judge (needs >= 0.5)",)
+
+
+@pytest.mark.parametrize(
+    ("bound", "needs"),
+    [
+        ({"min_cosine": 95.0}, "95.0, needs -1..1"),
+        ({"min_worst_cosine": -1.1}, "-1.1, needs -1..1"),
+        ({"min_agreement": 98}, "98, needs 0..1"),
+        ({"min_agreement": -0.1}, "-0.1, needs 0..1"),
+        ({"max_difference": -1.0}, "-1.0, needs 0..inf"),
+        ({"min_cosine": math.nan}, "nan, needs -1..1"),
+        ({"max_difference": math.nan}, "nan, needs 0..inf"),
+    ],
+)
+def test_bound_that_can_be_none_is_refused(bound: dict[str, float], needs: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Bounds(**bound)
+    assert str(caught.value) == f"{next(iter(bound))}: out of range ({needs})."
 
 
 def test_verify_reports_the_bounds_that_fail(tmp_path: Path) -> None:
     models = pair(tmp_path, side("Neg"))
     feeds = [{**attention_feed(), "x": np.array([[1, 2]], np.float32)}]
-    assert verify(*models, feeds, bounds=all_bounds(-1.1, 1e9)).failures == ()
+    assert verify(*models, feeds, bounds=all_bounds(-1.0, 1e9)).failures == ()
     failures = verify(*models, feeds, bounds=all_bounds(0.5, 3.9)).failures
     assert [failure.split(" is ")[0] for failure in failures] == [
         f"output 'side': {what}" for what in ("mean cosine", "worst cosine", "argmax agreement", "largest difference")

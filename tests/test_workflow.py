@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -147,6 +148,28 @@ def test_rewrite_takes_one_entry_for_all_heads(model: Path) -> None:
     assert len(read_attributes(nodes(read_model(report.output), "HCCS")[0]).heads) == 1
 
 
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"to": "uint8"}, r"another --to \(float, needs uint8\)"),
+        ({"reciprocal": "div"}, r"another --reciprocal \(norm, needs div\)"),
+        ({"profile": "paper"}, r"another --profile \(extended, needs paper\)"),
+    ],
+)
+def test_rewrite_refuses_a_choice_that_the_calibration_was_not_made_with(
+    model: Path, choice: dict[str, Any], text: str
+) -> None:
+    before = files(model.parent)
+    with pytest.raises(CalibrationError, match=rf"^calibration: was made with {text}\. Calibrate again"):
+        workflow.rewrite(model, calibration=calibration_for(model), **choice)
+    assert files(model.parent) == before
+
+
+def test_rewrite_takes_choices_that_the_calibration_was_made_with(model: Path) -> None:
+    made: dict[str, Any] = {"to": "float", "reciprocal": "norm", "profile": "extended"}
+    assert workflow.rewrite(model, calibration=calibration_for(model), **made).rewritten
+
+
 def test_rewrite_masks_by_what_the_model_does_not_by_what_the_calibration_says(model: Path) -> None:
     calibration = calibration_for(model)
     unmasked = replace(calibration, softmaxes=(replace(calibration.softmaxes[0], masked=False),))
@@ -207,6 +230,26 @@ def test_rewrite_leaves_a_rewritten_model_as_it_is(model: Path, tmp_path: Path) 
     report = workflow.rewrite(first, tmp_path / "again.onnx")
     assert report.rewritten == ()
     assert onnx.load(report.output) == onnx.load(first)
+
+
+@pytest.mark.parametrize("choice", [{"to": "float"}, {"correct": "bias", "data": [VARIANT.feed()]}])
+def test_rewrite_refuses_to_make_something_else_of_a_rewritten_model(model: Path, choice: dict[str, Any]) -> None:
+    first = workflow.rewrite(model).output
+    problem = r"model\.hccs\.onnx: holds 1 HCCS node already, and no other attention\. Start from the original\."
+    with pytest.raises(ModelError, match=problem):
+        workflow.rewrite(first, **choice)
+    with pytest.raises(ModelError, match=problem):
+        workflow.calibrate(first, [VARIANT.feed()])
+
+
+def test_rewrite_refuses_to_overwrite_the_samples_it_corrects_on(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "feeds").mkdir()
+    target = tmp_path / "feeds" / "0.npz"
+    np.savez(target, **VARIANT.feed())
+    before = target.read_bytes()
+    with pytest.raises(ModelError, match=r"0\.npz: output is an input file"):
+        workflow.rewrite(model, target, correct="bias", data=str(tmp_path / "feeds"))
+    assert target.read_bytes() == before
 
 
 def test_rewrite_adds_to_a_rewritten_model_what_was_left(digits_model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from hccs_onnx.cli import parser
+from hccs_onnx.cli.arguments import spelling
 from hccs_onnx.operator.schema import ATTRIBUTES, DOMAIN, OP_TYPE, VERSION, op_schema
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -76,29 +77,25 @@ def operator_page(page: str) -> str:
 def _command(name: str, command: argparse.ArgumentParser) -> list[str]:
     """Heading, usage, what it does, arguments and example of one command."""
     actions = [action for action in command._actions if not isinstance(action, argparse._HelpAction)]
-    needed = [_spelling(action) for action in actions if action.required]
-    usage = " ".join([command.prog, *needed, *(["[options]"] if len(needed) < len(actions) else [])])
-    rows = ((f"`{_spelling(action, long=True)}`", _cell(action.help or "")) for action in actions)
+    rows = ((f"`{_with_choices(action)}`", _cell(action.help or "")) for action in actions)
     example = (command.epilog or "").partition("example:\n")[2].strip()
     return [
         f"## {name}",
         command.description or "",
-        f"```text\n{usage}\n```",
+        f"```text\n{command.usage}\n```",
         _table(("argument", "meaning"), rows),
         f"Example: `{example}`",
     ]
 
 
-def _spelling(action: argparse.Action, long: bool = False) -> str:
-    """An argument as it is typed; `long`: with its short form and its choices."""
+def _with_choices(action: argparse.Action) -> str:
+    """An argument as it is typed, with its short form and its choices."""
+    text = spelling(action)
     if not action.option_strings:
-        return str(action.metavar or action.dest)
-    names = ", ".join(action.option_strings) if long else action.option_strings[-1]
-    if action.nargs == 0:
-        return names
-    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
-    value = choices if long and choices else str(action.metavar or action.dest.upper())
-    return f"{names} {value}{' ...' if action.nargs == '+' else ''}"
+        return text
+    if action.choices:
+        text = f"{action.option_strings[-1]} {{{','.join(map(str, action.choices))}}}"
+    return ", ".join([*action.option_strings[:-1], text])
 
 
 def _kind(kind: object) -> str:

@@ -13,13 +13,11 @@ from hccs_onnx.calibration.file import Calibration, Granularity, SoftmaxCalibrat
 from hccs_onnx.calibration.granularity import fit_floats, fit_integers
 from hccs_onnx.calibration.integer_fit import Numerics, QuantizerForm
 from hccs_onnx.calibration.model_sketch import ModelSketch
-from hccs_onnx.errors import CalibrationError, HccsError
+from hccs_onnx.errors import CalibrationError, UsageError
 from hccs_onnx.params import (
     OUTPUT_TYPES,
     PROFILES,
     RECIPROCALS,
-    HccsParams,
-    HeadParams,
     OutputType,
     Profile,
     Reciprocal,
@@ -41,7 +39,7 @@ class FitOptions:
     --------
     >>> FitOptions(to="float", reciprocal="div").check()
     Traceback (most recent call last):
-    hccs_onnx.errors.HccsError: reciprocal: means nothing for float output (div). Leave it out.
+    hccs_onnx.errors.UsageError: reciprocal: means nothing for float output (div). Leave it out.
     """
 
     granularity: Granularity = "head"
@@ -63,7 +61,7 @@ class FitOptions:
 
         Raises
         ------
-        HccsError
+        UsageError
             Naming the option.
         """
         _check_choices(self.granularity, self.to, self.reciprocal, self.profile)
@@ -151,20 +149,22 @@ def _check_choices(granularity: str, to: OutputType, reciprocal: Reciprocal, pro
         ("profile", profile, PROFILES),
     ):
         if value not in known:
-            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
+            raise UsageError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
+    if profile == "paper" and (to == "float" or reciprocal == "norm"):
+        needs = "--to uint8 or int16, and --reciprocal div or clb"
+        raise UsageError(
+            "profile", "paper has integers only, and no reciprocal norm", found=f"{to}, {reciprocal}", needs=needs
+        )
     if to == "float" and reciprocal != "norm":
-        raise HccsError("reciprocal", "means nothing for float output", found=reciprocal, remedy="Leave it out")
-    reasons = HccsParams((HeadParams(1, 0, 1),), reciprocal=reciprocal).violations(to, profile=profile)
-    if reasons:
-        raise HccsError("profile", reasons[0], remedy="Choose what the profile has, or profile extended")
+        raise UsageError("reciprocal", "means nothing for float output", found=reciprocal, remedy="Leave it out")
 
 
 def _check_objective(objective: str, to: OutputType) -> None:
     known = get_args(Objective)
     if objective not in known:
-        raise HccsError("objective", "unknown", found=objective, needs=f"one of {', '.join(known)}")
+        raise UsageError("objective", "unknown", found=objective, needs=f"one of {', '.join(known)}")
     if objective == "squares" and to != "float":
-        raise HccsError("objective", "is for float output", found=objective, needs="kl", remedy="Leave it out")
+        raise UsageError("objective", "is for float output", found=objective, needs="kl", remedy="Leave it out")
 
 
 def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granularity: str) -> None:
@@ -174,6 +174,6 @@ def _check_quantizer_choices(to: OutputType, scale: str, zero_point: str, granul
         ("scale_granularity", granularity, get_args(ScaleGranularity)),
     ):
         if value not in known:
-            raise HccsError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
+            raise UsageError(name, "unknown", found=value, needs=f"one of {', '.join(known)}")
         if to == "float" and value != known[0]:
-            raise HccsError(name, "means nothing for float output", found=value, remedy="Leave it out")
+            raise UsageError(name, "means nothing for float output", found=value, remedy="Leave it out")

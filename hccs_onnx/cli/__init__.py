@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from hccs_onnx._version import __version__
 from hccs_onnx.cli import calibrate, codegen, demo, doctor, estimate, inspect, merge, report, rewrite, simulate, verify
+from hccs_onnx.cli.arguments import Parser, as_typed, parse, usage
 from hccs_onnx.cli.common import PrintableFormatter, note
 from hccs_onnx.errors import ExitStatus, HccsError
 
@@ -20,15 +21,18 @@ _DESCRIPTION = """Replace attention's Softmax in ONNX models by HCCS, the head-c
 The road: inspect -> calibrate -> rewrite -> verify. Start with: python -m hccs_onnx demo"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The argument parser with all commands."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="python -m hccs_onnx", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     root.add_argument("--version", action="version", version=f"hccs-onnx {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands)
+    for each in commands.choices.values():
+        each.usage = usage(each)
+        each.set_defaults(parser=each)
     return root
 
 
@@ -51,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    options = parser().parse_args(arguments)
+    options = parse(parser(), arguments)
     try:
         status = options.run(options)
         sys.stdout.flush()
         return int(status)
     except HccsError as error:
-        note(f"error: {error}")
+        note(f"error: {as_typed(error)}")
         return int(error.exit_status)
     except KeyboardInterrupt:
         note(f"interrupted; {getattr(options, 'when_interrupted', 'nothing was written')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -12,14 +13,15 @@ import numpy as np
 
 from hccs_onnx import words, workflow
 from hccs_onnx.calibration import sketch_file
-from hccs_onnx.calibration.data.shards import matches
+from hccs_onnx.calibration.data.shards import files
 from hccs_onnx.calibration.engines import Engine, LocalEngine, RayEngine
-from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.calibration.file import Calibration, Granularity
 from hccs_onnx.calibration.fit_sketch import FitOptions, LogitScale, LogitZeroPoint, Objective, ScaleGranularity, fit
 from hccs_onnx.calibration.model_sketch import ModelSketch
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, mean_and_worst, note, say, table
-from hccs_onnx.errors import ExitStatus, HccsError
-from hccs_onnx.graph.files import check_source, check_target
+from hccs_onnx.cli.arguments import new_file, positive
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, command_line, mean_and_worst, note, say, table
+from hccs_onnx.errors import ExitStatus, UsageError
+from hccs_onnx.graph.files import check_source, check_target, model_files
 from hccs_onnx.params import OUTPUT_TYPES, PROFILES
 
 
@@ -30,18 +32,21 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "calibrate", help_text, example)
     add_model(parser)
     parser.add_argument("--data", required=True, type=Path, help=DATA_HELP)
-    parser.add_argument("-o", "--output", type=Path, help="calibration file (default: MODEL with .hccs.json)")
+    parser.add_argument("-o", "--output", type=new_file, help="calibration file (default: MODEL with .hccs.json)")
     add_fit_options(parser)
     add_sketch_options(parser)
     parser.add_argument(
         "--resume", nargs="+", default=[], type=Path, metavar="SKETCH", help="add DATA to what these sketches hold"
     )
     parser.add_argument(
-        "--engine", choices=["local", "ray"], default="local", help="where the model runs: here, or on a Ray cluster"
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="where the model runs: here (default), or on a Ray cluster",
     )
     parser.add_argument("--address", help="of the Ray cluster (default: the one around, or a new one on this machine)")
     parser.add_argument(
-        "--shards", type=_positive, help="cut DATA into so many tasks (default: as suits; no number changes the result)"
+        "--shards", type=positive, help="cut DATA into so many tasks (default: as suits; no number changes the result)"
     )
     parser.set_defaults(run=_run)
 
@@ -50,7 +55,7 @@ def add_sketch_options(parser: argparse.ArgumentParser) -> None:
     """``--sketch-out`` and ``--allow-repeats``."""
     parser.add_argument(
         "--sketch-out",
-        type=Path,
+        type=new_file,
         metavar="SKETCH",
         help="write the collected statistics, for merge; no calibration then, unless -o is given too",
     )
@@ -58,50 +63,45 @@ def add_sketch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
-    """What is fitted: ``--granularity``, ``--to``, ``--reciprocal``, ``--profile``, and the quantiser of the logits."""
+    """What is fitted, an option for each field of `FitOptions`; None where nothing was typed."""
     parser.add_argument(
-        "--granularity", choices=["head", "layer", "global"], default="head", help="what shares one set of parameters"
+        "--granularity",
+        choices=get_args(Granularity),
+        help="what shares one set of parameters: a head (default), a layer, or all",
     )
     parser.add_argument(
         "--objective",
         choices=get_args(Objective),
-        default="kl",
         help="what is least: KL divergence (default), or for float output the squared difference of probabilities",
     )
     parser.add_argument(
         "--to",
         choices=OUTPUT_TYPES,
-        default="float",
         help="what attention puts out: float (default), or integers, with the logits quantised to int8",
     )
     parser.add_argument(
         "--reciprocal",
         choices=["norm", "div", "clb"],
-        default="norm",
         help="how integer output inverts row sums: norm (default; exact to 15 bits), or the paper's div and clb",
     )
     parser.add_argument(
         "--profile",
         choices=PROFILES,
-        default="extended",
         help="what is legal: extended (default), or paper, what the published kernels compute (no mask)",
     )
     parser.add_argument(
         "--logit-scale",
         choices=get_args(LogitScale),
-        default="free",
         help="scale of the integer logits' quantiser: any (default), or a power of two",
     )
     parser.add_argument(
         "--logit-zero-point",
         choices=get_args(LogitZeroPoint),
-        default="free",
         help="its zero point: fitted (default), or 0",
     )
     parser.add_argument(
         "--scale-granularity",
         choices=get_args(ScaleGranularity),
-        default="head",
         help="one such quantiser for each head (default), or for the whole tensor",
     )
 
@@ -112,15 +112,21 @@ def calibrate(options: argparse.Namespace) -> Calibration:
     return workflow.calibrate(options.model, options.data, **asdict(fit_options(options)), engine=engine)
 
 
+def given_fit_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of the options that `add_fit_options` added."""
+    values = {field.name: getattr(options, field.name) for field in fields(FitOptions)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def fit_options(options: argparse.Namespace) -> FitOptions:
-    """What `add_fit_options` added.
+    """What `add_fit_options` added, with defaults.
 
     Raises
     ------
-    HccsError
+    UsageError
         If it makes no sense.
     """
-    chosen = FitOptions(**{field.name: getattr(options, field.name) for field in fields(FitOptions)})
+    chosen = FitOptions(**given_fit_options(options))
     chosen.check()
     return chosen
 
@@ -131,7 +137,11 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     if output is None and options.sketch_out is None:
         output = options.model.with_name(options.model.name.removesuffix(".onnx") + ".hccs.json")
     chosen, engine = fit_options(options), _engine(options)
-    check_targets(options.sketch_out, output, options.model, *matches(options.data), *options.resume)
+    if options.allow_repeats and not options.resume:
+        raise UsageError("--allow-repeats", "means nothing without --resume", remedy="Leave it out")
+    check_targets(options.sketch_out, output, *model_files(options.model), *files(options.data), *options.resume)
+    if output is None:
+        note_unused(options, used=("to", "objective"))
     sketch = workflow.sketch(
         options.model,
         options.data,
@@ -144,12 +154,22 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     return ExitStatus.OK
 
 
+def note_unused(options: argparse.Namespace, used: Sequence[str] = ()) -> None:
+    """Say which options a sketch does not depend on, where it is all that is written."""
+    unused = [f"--{name.replace('_', '-')}" for name in given_fit_options(options) if name not in used]
+    if unused:
+        note(
+            f"note: a sketch is the same for every {', '.join(unused)}; say so again when fitting to it, with merge -o"
+        )
+
+
 def check_targets(sketch_out: Path | None, output: Path | None, *sources: Path) -> None:
     """Refuse, before any long work, what could not be written."""
-    if sketch_out is not None:
-        check_target(sketch_out, *sources)
-    if output is not None:
-        check_target(output, *sources, *([sketch_out] if sketch_out is not None else []))
+    targets = [path for path in (sketch_out, output) if path is not None]
+    for path in targets:
+        check_target(path, *sources)
+    if len({os.path.realpath(path) for path in targets}) < len(targets):
+        raise UsageError("-o", "and --sketch-out are one file", found=output, remedy="Give each its own name")
 
 
 def write(
@@ -162,27 +182,23 @@ def write(
     if sketch_out is not None:
         sketch_file.save(sketch, sketch_out)
         say(f"{sketch.feeds} feeds, {sketch.rows} rows in {len(sketch.parts)} part{'s' * (len(sketch.parts) != 1)}")
-        note(f"wrote {sketch_out}; next: python -m hccs_onnx merge {sketch_out} ... -o CALIB.json")
+        note(f"wrote {sketch_out}; next: {command_line('merge', sketch_out)} ... -o CALIB.json")
     if output is not None:
         calibration = fit(sketch, chosen, subject)
+        masked = sum(each.masked for each in sketch.subject.observed)
+        if masked and chosen.profile == "paper":
+            note(workflow.MASKS_LOST % masked)
         calibration.save(output)
         print(summary(calibration))
-        note(f"wrote {output}; next: python -m hccs_onnx rewrite {model} --calibration {output}")
+        note(f"wrote {output}; next: {command_line('rewrite', model, '--calibration', output)}")
 
 
 def _engine(options: argparse.Namespace) -> Engine:
     if options.engine == "ray":
         return RayEngine(options.address, options.shards)
     if options.address is not None:
-        raise HccsError("--address", "means nothing for the local engine", remedy="Leave it out, or use --engine ray")
+        raise UsageError("--address", "means nothing for the local engine", remedy="Leave it out, or use --engine ray")
     return LocalEngine(os.cpu_count() or 1, options.shards)
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 def summary(calibration: Calibration) -> str:

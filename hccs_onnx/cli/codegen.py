@@ -9,8 +9,9 @@ from typing import Any
 
 from hccs_onnx.aie.devices import TARGETS
 from hccs_onnx.cli import codegen_aie4ml
-from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, add_shape, note, shapes, table
-from hccs_onnx.errors import ExitStatus, HccsError
+from hccs_onnx.cli.arguments import positive
+from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, add_shape, command_line, note, shapes, table
+from hccs_onnx.errors import ExitStatus, UsageError
 
 
 def add(commands: Any) -> None:
@@ -24,7 +25,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--flow", choices=_FLOWS, default="adf", help="for which tools (default: adf, AMD's own)")
     parser.add_argument("--node", action="append", default=[], metavar="NAME", help="only this node; can be repeated")
     add_shape(parser)
-    parser.add_argument("--tiles", type=int, metavar="N", help="most tiles for a node (default: one for every 32 rows)")
+    parser.add_argument(
+        "--tiles", type=positive, metavar="N", help="most tiles for a node (default: one for every 32 rows)"
+    )
     parser.add_argument("--data", type=Path, help=f"test vectors from the first of {DATA_HELP}; default: random codes")
     parser.add_argument("--kernel", choices=["fast", "reference"], help="which kernel tiles run (default: fast)")
     codegen_aie4ml.add_options(parser)
@@ -39,7 +42,7 @@ def _adf(options: argparse.Namespace) -> ExitStatus:
     from hccs_onnx.aie.project import write_project
 
     if options.assume_unmasked:
-        raise HccsError(
+        raise UsageError(
             "--assume-unmasked", "means nothing for the flow adf, whose kernels mask", remedy="Leave it out"
         )
     report = write_project(
@@ -78,7 +81,7 @@ def _adf(options: argparse.Namespace) -> ExitStatus:
         "µs, modelled",
     ]
     print(table(header, rows))
-    note(f"wrote {report.folder}; next: python -m hccs_onnx simulate {report.folder}")
+    note(f"wrote {report.folder}; next: {command_line('simulate', report.folder)}")
     return ExitStatus.OK
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from hccs_onnx.cli.common import note, shapes, table
-from hccs_onnx.errors import ExitStatus, HccsError
+from hccs_onnx.errors import ExitStatus, UsageError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
     for option, what in (("tiles", "places whole layers"), ("kernel", "has kernels of its own")):
         if getattr(options, option) is not None:
-            raise HccsError(f"--{option}", f"means nothing for the flow aie4ml, which {what}", remedy="Leave it out")
+            raise UsageError(f"--{option}", f"means nothing for the flow aie4ml, which {what}", remedy="Leave it out")
     report = write_project(
         options.model,
         options.output,
@@ -44,5 +45,5 @@ def run(options: argparse.Namespace) -> ExitStatus:
     print(table(["block", "heads", "positions", "tiles", "error of its output", "equal HCCS outputs"], rows))
     note("compared on the samples, each block in integers with the same block of the model: error of its output in the"
          " 2-norm, relative; share of HCCS outputs that are the same integers")  # fmt: skip
-    note(f"wrote {report.folder}; next: python {report.folder}/write_firmware.py")
+    note(f"wrote {report.folder}; next: python {shlex.quote(f'{report.folder}/write_firmware.py')}")
     return ExitStatus.OK

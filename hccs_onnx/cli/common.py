@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
+
+
+def command_line(*words: str | Path) -> str:
+    """One of our commands, as it can be typed in a shell.
+
+    Examples
+    --------
+    >>> command_line("inspect", Path("my model.onnx"))
+    "python -m hccs_onnx inspect 'my model.onnx'"
+    """
+    return f"python -m hccs_onnx {shlex.join(map(str, words))}"
 
 
 def say(text: str) -> None:
@@ -126,5 +138,5 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         shape = ()
     if not (equals and name and shape) or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE,SIZE,...; files go before options")
     return name, shape

@@ -10,7 +10,7 @@ import numpy as np
 
 from hccs_onnx import demo
 from hccs_onnx.backends import best_backend
-from hccs_onnx.cli.common import add_command, table
+from hccs_onnx.cli.common import add_command, command_line, table
 from hccs_onnx.errors import ExitStatus
 
 _RAN = {
@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     help_text = "walk the whole road on a bundled model: inspect, calibrate, rewrite, verify"
     parser = add_command(commands, "demo", help_text, "python -m hccs_onnx demo -o hccs-demo")
-    parser.add_argument("-o", "--output", type=Path, default=Path("hccs-demo"), help="folder to leave the files in")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("hccs-demo"), help="folder to leave the files in (default: hccs-demo)"
+    )
     parser.add_argument("--retrain", action="store_true", help="retrain the model with HCCS as well (needs torch)")
     parser.set_defaults(run=_run, when_interrupted="what was finished is in the output folder")
 
@@ -72,9 +74,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         print(demo.retrain(folder), end="")
         print(f"The script is {folder}/retrain.py, the result {folder}/digits_retrained.onnx.")
     print(f"\nThe models, calibration files and data are in {folder}/. Try it yourself:")
-    print(f"  python -m hccs_onnx inspect {folder}/digits_dynamo.onnx")
-    print(
-        f"  python -m hccs_onnx verify {folder}/digits_dynamo.onnx {folder}/digits_dynamo.hccs.onnx"
-        f" --data {folder}/test.npz --backend {backend}"
-    )
+    model, rewritten = folder / "digits_dynamo.onnx", folder / "digits_dynamo.hccs.onnx"
+    print(f"  {command_line('inspect', model)}")
+    print(f"  {command_line('verify', model, rewritten, '--data', folder / 'test.npz', '--backend', backend)}")
     return ExitStatus.OK

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from hccs_onnx.aie.devices import TARGETS, Device, device
+from hccs_onnx.cli.arguments import positive
 from hccs_onnx.cli.common import add_command, add_json, add_model, add_shape, note, print_json, shapes, table
 from hccs_onnx.errors import ExitStatus
 
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "estimate", help_text, example)
     add_model(parser, "model", "a model that rewrite made with --to uint8 or --to int16")
     parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}, or a device file (.json)")
-    parser.add_argument("--tiles", type=int, metavar="N", help="tiles for a node (default: one for every 32 rows)")
+    parser.add_argument("--tiles", type=positive, metavar="N", help="tiles for a node (default: one for every 32 rows)")
     add_shape(parser)
     add_json(parser)
     parser.set_defaults(run=_run)

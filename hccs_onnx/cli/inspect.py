@@ -9,6 +9,7 @@ from hccs_onnx import workflow
 from hccs_onnx.cli.common import add_command, add_json, add_model, print_json, say
 from hccs_onnx.errors import ExitStatus
 from hccs_onnx.graph.attention import AttentionSoftmax
+from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.scopes import describe
 
 
@@ -23,13 +24,17 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> ExitStatus:
     found = workflow.inspect(options.model)
+    rewritten = workflow.count_hccs(read_model(options.model))
     if options.json:
-        print_json({"model": str(options.model), "softmaxes": [_as_json(item) for item in found]})
+        softmaxes = [_as_json(item) for item in found]
+        print_json({"model": str(options.model), "hccs_nodes": rewritten, "softmaxes": softmaxes})
     else:
         for item in found:
             say(line(item))
         count = sum(item.reason is None for item in found)
         say(f"{count} of {len(found)} Softmax would be rewritten")
+        if rewritten:
+            say(f"HCCS nodes already there: {rewritten}; to change them start from the original")
     return ExitStatus.OK
 
 

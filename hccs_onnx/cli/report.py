@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from hccs_onnx import words
 from hccs_onnx.aie.devices import TARGETS
+from hccs_onnx.calibration.data.shards import files
 from hccs_onnx.calibration.file import Calibration
+from hccs_onnx.cli.arguments import new_file
 from hccs_onnx.cli.common import DATA_HELP, add_command, add_model, add_shape, note, shapes, table
 from hccs_onnx.errors import ExitStatus
-from hccs_onnx.graph.files import check_source, check_target
+from hccs_onnx.graph.files import check_source, check_target, model_files
 
 if TYPE_CHECKING:
     from hccs_onnx.report.content import Content
@@ -24,11 +26,13 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "report", help_text, example)
     add_model(parser)
     parser.add_argument("--calibration", required=True, type=Path, help="calibration file made for MODEL")
-    parser.add_argument("-o", "--output", type=Path, help="page to write (default: MODEL with .report.html)")
+    parser.add_argument("-o", "--output", type=new_file, help="page to write (default: MODEL with .report.html)")
     parser.add_argument("--data", type=Path, help=f"measure and draw maps with {DATA_HELP}")
     parser.add_argument("--rewritten", type=Path, metavar="OUT.onnx", help="what rewrite made of MODEL (default: anew)")
     parser.add_argument("--labels", type=Path, help="class of each sample, integers in an .npy: adds accuracy")
-    parser.add_argument("--sample", type=_number, default=0, metavar="N", help="feed whose attention is drawn (0)")
+    parser.add_argument(
+        "--sample", type=_number, metavar="N", help="feed of DATA whose attention is drawn (default: 0)"
+    )
     parser.add_argument("--target", help=f"estimate the cost on {', '.join(TARGETS)} or a device file; integer output")
     add_shape(parser)
     parser.set_defaults(run=_run)
@@ -47,8 +51,9 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     check_packages()
     check_source(options.model)
     output = options.output or options.model.with_name(options.model.name.removesuffix(".onnx") + ".report.html")
-    inputs = (options.model, options.calibration, options.rewritten, options.data, options.labels)
-    check_target(output, *(path for path in inputs if path is not None))  # before any long work
+    inputs = model_files(options.model) + (files(options.data) if options.data is not None else [])
+    inputs += [path for path in (options.calibration, options.rewritten, options.labels) if path is not None]
+    check_target(output, *inputs)  # before any long work
     request = Request(
         data=options.data,
         rewritten=options.rewritten,

@@ -119,6 +119,17 @@ def write_model(
     return tuple(copy for _, copy in placement.copies)
 
 
+def model_files(path: Path) -> list[Path]:
+    """The files of a model: itself, and those of its external data.
+
+    Raises
+    ------
+    ModelError
+        As `read_model` does.
+    """
+    return [path, *(path.parent / location for location in external_locations(read_model(path)))]
+
+
 def check_source(path: Path) -> None:
     """Refuse a model file that is not there, or is no file.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from hccs_onnx.errors import HccsError
+from hccs_onnx.errors import HccsError, UsageError
 from hccs_onnx.graph.attention import AttentionSoftmax
 
 
@@ -23,7 +23,7 @@ def chosen(
 
     Raises
     ------
-    HccsError
+    UsageError
         If one is no regular expression.
 
     Examples
@@ -65,4 +65,4 @@ def _pattern(option: str, text: str | None) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text)
     except re.error as error:
-        raise HccsError(option, f"is no regular expression: {error}", found=text, remedy="Put it right") from error
+        raise UsageError(option, f"is no regular expression: {error}", found=text, remedy="Put it right") from error

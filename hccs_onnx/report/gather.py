@@ -17,7 +17,7 @@ from hccs_onnx.backends import best_backend, open_session
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
 from hccs_onnx.calibration.file import Calibration
 from hccs_onnx.calibration.model_sketch import ModelSketch
-from hccs_onnx.errors import CalibrationError, DataError, HccsError
+from hccs_onnx.errors import CalibrationError, DataError, HccsError, UsageError
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.scopes import describe
@@ -49,8 +49,8 @@ class Request:
         Device to estimate the cost on: one of `hccs_onnx.aie.devices.TARGETS`, or a device file.
     shapes : mapping of str to sequence of int
         For the estimate, shapes of dynamic inputs; those of the sample by default.
-    sample : int
-        Feed whose attention maps are shown.
+    sample : int, optional
+        Feed of `data` whose attention maps are shown; default: the first.
     """
 
     data: Data | None = None
@@ -58,7 +58,7 @@ class Request:
     labels: Path | None = None
     target: str | None = None
     shapes: Shapes | None = None
-    sample: int = 0
+    sample: int | None = None
 
 
 def gather(model: Path, calibration: Calibration, request: Request) -> Content:
@@ -93,7 +93,7 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
         shapes: Shapes = request.shapes or {}
         if request.data is not None:
             samples = Samples(request.data, input_specs(read_model(model)))
-            feed = _feed(samples, request.sample)
+            feed = _feed(samples, request.sample or 0)
             shapes = shapes or {name: value.shape for name, value in feed.items()}
         if request.target is not None:
             content = replace(content, estimate=_estimate(rewritten, request.target, shapes))
@@ -106,15 +106,17 @@ def gather(model: Path, calibration: Calibration, request: Request) -> Content:
         result = verify(model, rewritten, request.data, backend=backend)
         content = _with_data(content, result, workflow.sketch(model, request.data))
         maps = attention_maps(model, rewritten, telling_heads(content.heads), feed, backend)
-        return replace(content, maps=maps, sample=request.sample)
+        return replace(content, maps=maps, sample=request.sample or 0)
 
 
 def _check(calibration: Calibration, request: Request) -> None:
     """Refuse, before any work is done, what does not go together."""
     if request.data is None and request.labels is not None:
-        raise HccsError("--labels", "there are no samples that they belong to", remedy="Add --data DATA")
+        raise UsageError("labels", "there are no samples that they belong to", remedy="Add --data DATA")
+    if request.data is None and request.sample is not None:
+        raise UsageError("sample", "there are no samples to choose from", remedy="Add --data DATA")
     if request.target is None and request.shapes:
-        raise HccsError("--shape", "there is nothing to estimate", remedy="Add --target, or leave it out")
+        raise UsageError("shape", "there is nothing to estimate", remedy="Add --target, or leave it out")
     if request.target is not None and calibration.output == "float":
         problem = "estimates are for integer output"
         remedy = "Calibrate with --to uint8 or --to int16, or leave out --target"

@@ -40,6 +40,6 @@ def test_codegen_prints_a_line_a_block(command: list[str], tmp_path: Path, capsy
 def test_codegen_refuses_options_of_the_other_flow(
     command: list[str], tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, *option]) == 1
+    assert main([*command, *option]) == 2
     assert f"error: {option[0]}: means nothing for the flow aie4ml" in capsys.readouterr().err
     assert not (tmp_path / "aie").exists()

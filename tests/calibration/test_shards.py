@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hccs_onnx.calibration.data import InputSpec, Samples
 from hccs_onnx.calibration.data.npz import NpzFile
-from hccs_onnx.calibration.data.shards import Piece, Shard, cut
+from hccs_onnx.calibration.data.shards import Piece, Shard, cut, files
 from hccs_onnx.errors import DataError
 
 SPECS = [InputSpec("x", np.dtype(np.int64), ("batch", 2))]
@@ -32,6 +32,20 @@ def pattern(tmp_path: Path) -> Path:
     write(tmp_path / "b.npz", 3, 4, compressed=True)
     write(tmp_path / "c.npz", 7, 1)
     return tmp_path / "?.npz"
+
+
+def test_files_of_data_are_those_that_are_read(pattern: Path, tmp_path: Path) -> None:
+    archives = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    assert files(pattern) == files(tmp_path) == archives
+    (tmp_path / "notes.txt").write_text("not read")
+    sets = tmp_path / "sets"
+    for name in ("test_data_set_0", "test_data_set_1"):
+        (sets / name).mkdir(parents=True)
+        (sets / name / "input_0.pb").write_bytes(b"")
+        (sets / name / "output_0.pb").write_bytes(b"")
+    inputs = [sets / name / "input_0.pb" for name in ("test_data_set_0", "test_data_set_1")]
+    assert files(sets) == inputs
+    assert files(tmp_path) == archives
 
 
 def numbers(samples: Samples) -> list[int]:

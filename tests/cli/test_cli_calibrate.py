@@ -69,6 +69,17 @@ def test_calibrate_writes_where_it_is_told(model: Path, data: Path, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["c.json"]
 
 
+def test_calibrate_does_not_replace_the_models_external_data(
+    digits_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path, weights = tmp_path / "large.onnx", tmp_path / "weights.bin"
+    onnx.save(onnx.load(digits_model), path, save_as_external_data=True, location=weights.name, size_threshold=0)
+    before = weights.read_bytes()
+    assert main(["calibrate", str(path), "--data", str(data), "-o", str(weights)]) == 1
+    assert f"{weights}: output is an input file" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+
+
 def test_calibrate_replaces_an_older_file(model: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("old")
     assert main(["calibrate", str(model), "--data", str(data), "-o", str(tmp_path / "c.json")]) == 0

@@ -11,7 +11,10 @@ from typing import Any
 import onnx
 import pytest
 
+from hccs_onnx import rewrite
 from hccs_onnx.cli import main
+
+Capture = pytest.CaptureFixture
 
 MIXED = """<ir_version: 8, opset_import: ["": 17]>
 mixed (float[batch,4,n,8] q, float[batch,4,n,8] k, float[batch,4,n,8] v, float[batch,1,1,n] mask)
@@ -115,7 +118,18 @@ def test_inspect_succeeds_when_there_is_no_softmax(tmp_path: Path, capsys: pytes
     assert main(["inspect", str(tmp_path / "m.onnx")]) == 0
     assert capsys.readouterr() == ("0 of 0 Softmax would be rewritten\n", "")
     assert main(["inspect", str(tmp_path / "m.onnx"), "--json"]) == 0
-    assert strict_json(capsys.readouterr().out) == {"model": str(tmp_path / "m.onnx"), "softmaxes": []}
+    document = strict_json(capsys.readouterr().out)
+    assert document == {"model": str(tmp_path / "m.onnx"), "hccs_nodes": 0, "softmaxes": []}
+
+
+def test_inspect_tells_nodes_that_were_rewritten_before(digits_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    rewritten = str(rewrite(digits_model, tmp_path / "r.onnx").output)
+    assert main(["inspect", rewritten]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "0 of 0 Softmax would be rewritten"
+    assert second == "HCCS nodes already there: 2; to change them start from the original"
+    assert main(["inspect", rewritten, "--json"]) == 0
+    assert strict_json(capsys.readouterr().out)["hccs_nodes"] == 2
 
 
 def test_inspect_changes_nothing(mixed: Path) -> None:

@@ -71,7 +71,10 @@ def test_version_is_printed(capsys: pytest.CaptureFixture) -> None:
         ["inspect", "a.onnx", "--frobnicate"],
         ["calibrate", "a.onnx"],
         ["calibrate", "a.onnx", "--data", "d.npz", "--granularity", "row"],
-        ["rewrite", "a.onnx", "--data", "d.npz", "--calibration", "c.json"],
+        ["rewrite", "a.onnx", "-o", "out/"],
+        ["calibrate", "a.onnx", "--data", "d.npz", "--data", "e.npz"],
+        ["verify", "a.onnx", "b.onnx", "--data", "d.npz", "e.npz"],
+        ["estimate", "a.onnx", "--target", "vek280", "--tiles", "0"],
         ["rewrite"],
         ["verify", "a.onnx", "--data", "d.npz"],
         ["verify", "a.onnx", "b.onnx"],
@@ -84,8 +87,22 @@ def test_version_is_printed(capsys: pytest.CaptureFixture) -> None:
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     status, out, err = exits(arguments, capsys)
     assert (status, out) == (2, "")
-    assert err.startswith("usage: python -m hccs_onnx")
-    assert "error: " in err.splitlines()[-1]
+    usage, error = err.splitlines()[-2:]
+    assert usage.startswith("usage: python -m hccs_onnx")
+    assert error.startswith("python -m hccs_onnx")
+    assert "error: " in error
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_of_a_command_is_one_line_that_parses(command: str, capsys: pytest.CaptureFixture) -> None:
+    """Files come before options, some of which take several values."""
+    from hccs_onnx.cli import parser
+
+    usage = exits([command, "--help"], capsys)[1].splitlines()[0]
+    files, needed = r"( [A-Z]+( \.\.\.)?)*", r"( --\w+ [A-Z]+)*"
+    found = re.fullmatch(rf"usage: python -m hccs_onnx ({command}{files}{needed}) \[options\]", usage)
+    assert found is not None, usage
+    assert parser().parse_args(found[1].replace(" ...", "").split()).run is not None
 
 
 def test_module_runs_as_a_program() -> None:

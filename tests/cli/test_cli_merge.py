@@ -123,13 +123,12 @@ def test_integers_are_refused_when_rows_were_not_kept(
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (["merge", "part0.sketch"], "merge: nothing to write. Name a calibration file with -o, or a sketch."),
         (["merge", "part0.sketch", "-o", "part0.sketch"], "output is an input file"),
         (["merge", "*.none", "-o", "c.json"], "matches no file or folder. Check the name."),
         (["merge", "data0.npz", "-o", "c.json"], "is not a sketch of hccs-onnx"),
-        (["merge", "part0.sketch", "-o", "c.json", "--sketch-out", "c.json"], "output is an input file"),
         (["calibrate", "digits.onnx", "--data", "data?.npz", "-o", "data1.npz"], "data1.npz: output is an input file"),
-        (["calibrate", "digits.onnx", "--data", "data0.npz", "--address", "x"], "--address: means nothing"),
+        (["calibrate", "digits.onnx", "--data", ".", "-o", "data1.npz"], "data1.npz: output is an input file"),
+        (["calibrate", "digits.onnx", "--data", ".", "--sketch-out", "./data1.npz"], "output is an input file"),
     ],
 )  # fmt: skip
 def test_mistakes_are_refused_before_anything_is_written(
@@ -140,6 +139,19 @@ def test_mistakes_are_refused_before_anything_is_written(
     assert main(arguments) == 1
     assert pattern in capsys.readouterr().err
     assert sorted(path.name for path in parts.iterdir()) == before
+
+
+def test_options_that_a_sketch_does_not_depend_on_are_named(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    target, options = tmp_path / "a.sketch", ["--to", "uint8", "--granularity", "layer", "--logit-zero-point", "zero"]
+    assert run("calibrate", parts / "digits.onnx", "--data", parts / "data0.npz", "--sketch-out", target, *options) == 0
+    assert "same for every --granularity, --logit-zero-point; " in capsys.readouterr().err
+    assert target.read_bytes() == (parts / "part0.sketch").read_bytes()
+    assert run("merge", target, "--sketch-out", tmp_path / "b.sketch", "--granularity", "layer") == 0
+    assert "same for every --granularity; " in capsys.readouterr().err
+    assert run("merge", target, "--sketch-out", tmp_path / "b.sketch", "-o", tmp_path / "c.json", *options) == 0
+    assert "same for every" not in capsys.readouterr().err
 
 
 def test_shards_must_be_a_number_above_zero(parts: Path, capsys: pytest.CaptureFixture) -> None:

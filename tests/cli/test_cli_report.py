@@ -70,8 +70,8 @@ def test_report_without_data_needs_no_samples(files: Files, tmp_path: Path) -> N
     assert "Run the report with --data" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def fails(command: list[str], capsys: pytest.CaptureFixture) -> str:
-    assert main(command) == 1
+def fails(command: list[str], capsys: pytest.CaptureFixture, status: int = 1) -> str:
+    assert main(command) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -79,13 +79,19 @@ def fails(command: list[str], capsys: pytest.CaptureFixture) -> str:
 
 
 def test_labels_without_data_are_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
-    err = fails([*files.command, "--labels", files.labels], capsys)
+    err = fails([*files.command, "--labels", files.labels], capsys, 2)
     assert err == "error: --labels: there are no samples that they belong to. Add --data DATA.\n"
 
 
 def test_shapes_without_a_target_are_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
-    err = fails([*files.command, "--shape", "pixels=1,64"], capsys)
+    err = fails([*files.command, "--shape", "pixels=1,64"], capsys, 2)
     assert err == "error: --shape: there is nothing to estimate. Add --target, or leave it out.\n"
+
+
+@pytest.mark.parametrize("number", ["0", "3"])
+def test_sample_without_data_is_refused(files: Files, capsys: pytest.CaptureFixture, number: str) -> None:
+    err = fails([*files.command, "--sample", number], capsys, 2)
+    assert err == "error: --sample: there are no samples to choose from. Add --data DATA.\n"
 
 
 def test_target_of_a_float_calibration_is_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
@@ -132,7 +138,9 @@ def test_sample_that_is_not_there_is_refused(files: Files, capsys: pytest.Captur
 
 def test_output_that_is_an_input_is_refused(files: Files, capsys: pytest.CaptureFixture) -> None:
     before = Path(files.data).read_bytes()
-    fails([*files.command, "--data", files.data, "-o", files.data], capsys)
+    folder = Path(files.data).parent
+    for data in (files.data, str(folder), str(folder / "d*.npz")):
+        assert "output is an input file" in fails([*files.command, "--data", data, "-o", files.data], capsys)
     assert Path(files.data).read_bytes() == before
 
 

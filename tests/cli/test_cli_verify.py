@@ -79,7 +79,6 @@ def test_verify_passes_when_the_only_bound_is_zero(arguments: list[str], capsys:
     [
         ("--min-cosine", "0.9999", "mean cosine is too low"),
         ("--min-worst-cosine", "0.9999", "worst cosine is too low"),
-        ("--min-agreement", "1.01", "argmax agreement is too low"),
         ("--max-difference", "0", "largest difference is too high"),
     ],
 )
@@ -92,6 +91,26 @@ def test_verify_exits_with_3_when_a_bound_is_missed(
     assert err.startswith(f"error: {arguments[2]}: output 'scores': {what} (")
     assert err.endswith("Calibrate with more or better data, or relax the bound.\n")
     assert len(err.splitlines()) == 1
+
+
+def test_verify_exits_with_3_when_no_output_has_what_a_bound_is_for(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for path in (Path(arguments[1]), Path(arguments[2])):
+        model = onnx.load(path)
+        model.graph.node.append(onnx.helper.make_node("Flatten", ["scores"], ["flat"], axis=0))  # (1, batch * class)
+        model.graph.node.append(onnx.helper.make_node("Squeeze", ["flat"], ["row"]))
+        model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("row", onnx.TensorProto.FLOAT, ["n"]))
+        onnx.save(model, tmp_path / path.name)
+    models = [str(tmp_path / Path(name).name) for name in arguments[1:3]]
+    bounds = ["--min-agreement", "0.9", "--min-cosine", "0.5"]
+    assert main(["verify", *models, *arguments[3:], *bounds]) == 3
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "FAILED"
+    problem = "argmax agreement: no float output (batch, class) to judge (needs >= 0.9). Leave that bound out."
+    assert err == f"error: {models[1]}: {problem}\n"
+    assert main(["verify", *models, *arguments[3:], *bounds, "--json"]) == 3
+    assert strict_json(capsys.readouterr().out)["passed"] is False
 
 
 def test_verify_exits_with_3_and_prints_json_when_a_bound_is_missed(

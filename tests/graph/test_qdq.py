@@ -216,7 +216,7 @@ def test_choices_without_data_are_checked(tmp_path: Path) -> None:
     with pytest.raises(HccsError, match="means nothing for float output"):
         rewrite(tmp_path / "m.onnx", reciprocal="div")
     calibration = calibrate(tmp_path / "m.onnx", [feed()], to="uint8")
-    with pytest.raises(CalibrationError, match=r"was made for uint8 output \(needs int16\)"):
+    with pytest.raises(CalibrationError, match=r"was made with another --to \(uint8, needs int16\)"):
         rewrite(tmp_path / "m.onnx", calibration=calibration, to="int16")
     assert len(rewrite(tmp_path / "m.onnx", calibration=calibration, to="uint8").rewritten) == 1
 

@@ -18,6 +18,10 @@ from hccs_onnx.errors import DataError
 class Source(Protocol):
     """A file or folder of feeds; a small value that can be sent to other processes."""
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
     def count(self, specs: Sequence[InputSpec]) -> int:
         """Number of feeds."""
 
@@ -119,6 +123,18 @@ def matches(path: Path, option: str = "--data") -> list[Path]:
     if not found:
         raise DataError(pattern, "matches no file or folder", remedy=f"Check {option}")
     return [Path(name) for name in found]
+
+
+def files(path: Path) -> list[Path]:
+    """The files that a path or glob pattern stands for: those that `sources` read.
+
+    Raises
+    ------
+    DataError
+        As `sources` does.
+    """
+    places = [source.path for source in sources(path)]
+    return [file for place in places for file in (sorted(place.glob("input_*.pb")) if place.is_dir() else [place])]
 
 
 def _sources_of(path: Path) -> Sequence[Source]:
