@@ -29,6 +29,7 @@ def live_positions(item: AttentionSoftmax, logits: Array, shape: tuple[int, ...]
 
     Examples
     --------
+    >>> import numpy as np
     >>> item = AttentionSoftmax("n", 0, "x", "p", "p", heads=1, masked=True, self_attention=True)
     >>> live_positions(item, np.array([[[0.0, -1e4], [0.0, -1e4]]]), (1, 2))
     array([ True, False])
