@@ -20,15 +20,14 @@ from hccs_onnx.graph.names import nested_graphs
 from hccs_onnx.graph.scopes import describe
 from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.graph.uncover import uncover
-from hccs_onnx.operator.schema import ELEMENT_TYPES, is_hccs
-from hccs_onnx.params import PROBABILITY_UNIT
+from hccs_onnx.head_sums import HeadSums, least_probability
+from hccs_onnx.operator.schema import is_hccs
 from hccs_onnx.progress import progress
 from hccs_onnx.reference import Array
 
 logger = logging.getLogger(__name__)
 
 _BEHIND = ("Cast", "DequantizeLinear", "Mul")  # between HCCS and the probabilities: half precision, integer output
-_NEGLIGIBLE = 1e-20  # probability: a masked position's, whose loss costs nothing
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ class HeadComparison:
         Index of the head.
     kl : float
         Mean KL(Softmax in the original || HCCS in the rewritten model) over rows, nats; inf where HCCS gives 0 to what
-        Softmax does not, but in integer output a code of 0 counts as a quarter. Includes what the layers below changed.
+        Softmax does not. In integer output a code of 0 counts as a quarter, unless all of a row are 0. What the layers
+        below changed is part of it.
     deficit : float
         Mean of 1 - (sum of the row's HCCS probabilities).
     """
@@ -229,10 +229,11 @@ def verify(
     uncover(models[0], paths[0].parent)
     outputs = _shared_outputs(models[0], models[1], paths[1])
     replaced = replaced_softmaxes(models[0], models[1], paths)
-    least = _least_probability(models[1])
+    least = least_probability(models[1])
     samples = Samples(data, input_specs(models[0]))
     watched = {item.probabilities for item in replaced}
-    first = Watched(models[0], watched, lambda model, options: load_session(model, paths[0], options))
+    logits = {item.logits for item in replaced}
+    first = Watched(models[0], watched | logits, lambda model, options: load_session(model, paths[0], options))
     registers = backend == "python"  # the library that records as well, which must not be registered twice
     second = Watched(
         models[1],
@@ -240,25 +241,25 @@ def verify(
         lambda model, options: open_session(model, paths[1], backend, None if registers else options),
     )
     output_sums = {name: _OutputSums() for name in outputs}
-    head_sums = {item.probabilities: _HeadSums(item, least) for item in replaced}
+    head_sums = [(item, HeadSums(item, least)) for item in replaced]
     count = 0
     for feed in progress(samples, "verifying", len(samples)):
         expected, actual = first.run(outputs, feed), second.run(outputs, feed)
         for name, output in output_sums.items():
             output.add(expected[name][0], actual[name][0])
-        for name, head in head_sums.items():
-            for left, right in zip(expected[name], actual[name], strict=False):  # a loop may end earlier in one
-                head.add(left, right)
+        for item, sums in head_sums:
+            runs = (expected[item.logits], expected[item.probabilities], actual[item.probabilities])
+            for arrays in zip(*runs, strict=False):  # a loop may end earlier in one
+                sums.add(*arrays)
         count += 1
     compared = tuple(sums.result(name) for name, sums in output_sums.items() if sums.elements)
-    ran = [item for item in replaced if head_sums[item.probabilities].ran]
-    for item in replaced:
-        if item not in ran:
+    for item, sums in head_sums:
+        if not sums.ran:
             logger.warning("node '%s' in %s never ran on the data: not compared", item.node, describe(item.place))
     heads = tuple(
         HeadComparison(item.node, index, float(kl), float(deficit))
-        for item in ran
-        for index, (kl, deficit) in enumerate(zip(*head_sums[item.probabilities].result(), strict=True))
+        for item, sums in head_sums
+        for index, (kl, deficit) in enumerate(zip(*sums.result(), strict=True))
     )
     failures = (bounds or Bounds()).failures(compared)
     return Verification(compared, heads, count, backend, failures)
@@ -322,15 +323,6 @@ def replaced_softmaxes(
     return replaced
 
 
-def _least_probability(rewritten: onnx.ModelProto) -> float:
-    """What an integer probability of 0 counts as in logarithms; 0 for float output."""
-    types = {tensor.name: tensor.data_type for tensor in rewritten.graph.initializer}
-    nodes = (node for graph in nested_graphs(rewritten.graph) for node in graph.node)
-    outputs = {types.get(node.input[1]) for node in nodes if is_hccs(node)}
-    units = [unit for name, unit in PROBABILITY_UNIT.items() if name != "float" and ELEMENT_TYPES[name] in outputs]
-    return 0.25 * min(units, default=0.0)
-
-
 class _OutputSums:
     """Running comparison of one output; float outputs only."""
 
@@ -363,38 +355,6 @@ class _OutputSums:
         agreement = self.agreements / self.labels if self.labels else None
         mean = self.difference / self.elements
         return OutputComparison(name, self.largest, mean, self.cosine / self.vectors, self.worst, agreement)
-
-
-class _HeadSums:
-    """Running comparison of the probabilities of one node."""
-
-    def __init__(self, item: AttentionSoftmax, least: float) -> None:
-        heads = item.heads or 1
-        self._least = least
-        self._drop_padding = item.masked and item.self_attention
-        self.ran = False
-        self._kl, self._deficit, self._rows = np.zeros(heads), np.zeros(heads), np.zeros(heads, np.int64)
-
-    def add(self, expected: Array, actual: Array) -> None:
-        self.ran = True
-        heads = self._rows.size
-        shape = (-1, heads, *expected.shape[-2:]) if expected.ndim >= 3 else (1, 1, *np.atleast_2d(expected).shape)
-        p, y = expected.reshape(shape).astype(np.float64), actual.reshape(shape).astype(np.float64)
-        total = y.sum(axis=-1)
-        counted = p.sum(axis=-1) > 0.5  # behind a NaN guard a row that is masked throughout sums to 0
-        if self._drop_padding and p.shape[-2] == p.shape[-1]:
-            counted &= (p > _NEGLIGIBLE).any(axis=-2)  # a position that is masked as a key in every row is padding
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = np.where(
-                p > _NEGLIGIBLE, p * (np.log(p) - np.log(np.maximum(y, self._least) / total[..., None])), 0.0
-            )
-        self._kl += np.where(counted, terms.sum(axis=-1), 0.0).sum(axis=(0, 2))
-        self._deficit += np.where(counted, 1.0 - total, 0.0).sum(axis=(0, 2))
-        self._rows += counted.sum(axis=(0, 2))
-
-    def result(self) -> tuple[Array, Array]:
-        rows = np.maximum(self._rows, 1)
-        return self._kl / rows, self._deficit / rows
 
 
 def _cosine(left: Array, right: Array) -> Array:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from hccs_onnx import Bounds, HccsError, rewrite, verify
+from hccs_onnx import Bounds, HccsError, calibrate, rewrite, verify
 from hccs_onnx.backends import Backend
 from hccs_onnx.demo import bundled_models
 from hccs_onnx.errors import DataError, ModelError, UsageError
 from hccs_onnx.operator.schema import is_hccs
-from hccs_onnx.params import DATA_FREE
+from hccs_onnx.params import DATA_FREE, OutputType
 from hccs_onnx.reference import hccs
 from hccs_onnx.verify import OutputComparison
 
@@ -350,6 +350,19 @@ def test_fully_masked_rows_do_not_count(tmp_path: Path) -> None:
     dead["q"], dead["k"] = np.full_like(dead["q"], 1e18), np.full_like(dead["k"], -1e20)  # all logits -inf
     alone, with_dead = verify(*models, feeds), verify(*models, [*feeds, dead])
     assert with_dead.samples == 3
+    assert with_dead.heads == alone.heads
+
+
+@pytest.mark.parametrize("to", ["float", "uint8"])
+def test_sample_that_is_all_padding_does_not_count(to: OutputType, tmp_path: Path) -> None:
+    original = tmp_path / "original.onnx"
+    onnx.save(onnx.parser.parse_model(GUARDED), original)
+    mask = np.zeros((1, 1, 1, 6), np.float32)
+    feeds = [{**attention_feed(seed), "mask": mask} for seed in range(3)]
+    rewritten = rewrite(original, tmp_path / "r.onnx", calibration=calibrate(original, feeds, to=to)).output
+    dead = {**attention_feed(3), "mask": mask - np.float32(1e4)}
+    alone, with_dead = verify(original, rewritten, feeds), verify(original, rewritten, [*feeds, dead])
+    assert all(0 < head.kl < 0.5 for head in alone.heads)
     assert with_dead.heads == alone.heads
 
 

@@ -13,6 +13,7 @@ import onnx
 
 from hccs_onnx.calibration.data import Feed, InputSpec, Samples, Shard, input_specs
 from hccs_onnx.calibration.data.inputs import subject_of
+from hccs_onnx.calibration.live_rows import head_count
 from hccs_onnx.calibration.model_sketch import ModelSketch, Observed, Subject, check_heads
 from hccs_onnx.calibration.recorder import record, recording, register
 from hccs_onnx.calibration.row_sample import RowSample
@@ -164,19 +165,12 @@ class _Statistics:
         self.sketch, self.rows = Sketch.empty(0), RowSample.empty(0)
 
     def add(self, logits: Array) -> None:
-        observed, heads = self.observed, _heads(self.observed, logits)
+        observed, heads = self.observed, head_count(self.observed, logits)
         if not self.sketch.rows.size:
             self.sketch, self.rows = Sketch.empty(heads), RowSample.empty(heads)
-        check_heads(observed, self.sketch.rows.size, heads)
+        check_heads(observed.node, self.sketch.rows.size, heads)
         for target in (self.sketch, self.rows) if self._keep_rows else (self.sketch,):
             target.add(logits, masked=observed.masked, self_attention=observed.self_attention)
-
-
-def _heads(observed: Observed, logits: Array) -> int:
-    """Number of heads; where the graph does not tell, the size of an axis that they have for themselves."""
-    if observed.heads is not None:
-        return observed.heads
-    return int(logits.shape[observed.head_axis]) if logits.ndim >= 4 else 1
 
 
 def _options(records: bool) -> ort.SessionOptions:

@@ -17,6 +17,7 @@ from hccs_onnx.graph.files import atomic_file, writing_errors
 from hccs_onnx.params import HccsParams, HeadParams, LogitQuantizer, OutputType, Profile, Reciprocal
 
 FORMAT, VERSION = "hccs-calibration", 1
+_INFINITE = "inf"  # a number that JSON has not
 Granularity = Literal["head", "layer", "global"]
 
 
@@ -96,6 +97,8 @@ class Calibration:
     def to_json(self) -> str:
         """Text of the file: keys sorted, floats that read back exactly, a newline at the end."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for head in (head for softmax in content["softmaxes"] for head in softmax["heads"]):
+            head["kl"] = _INFINITE if head["kl"] == math.inf else head["kl"]
         return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @property
@@ -165,7 +168,7 @@ def _head_fit(entry: dict[str, Any]) -> HeadFit:
     integers = {name: int(params[name]) for name in ("B", "S", "Dmax")}
     return HeadFit(
         HeadParams(**integers, scale=float(params["scale"])),
-        entry["kl"],
+        math.inf if entry["kl"] == _INFINITE else entry["kl"],
         entry["deficit"],
         int(entry["zero_point"]),
     )

@@ -32,7 +32,7 @@ class HeadFit:
     params : HeadParams
         Scale in nats.
     kl : float
-        Mean KL(softmax || HCCS) over rows, nats.
+        Mean KL(softmax || HCCS) over rows, nats; infinite where integers leave nothing of a row.
     deficit : float
         Mean of 1 - (sum of a row's probabilities): what the reciprocal loses. 0 for float output.
     zero_point : int

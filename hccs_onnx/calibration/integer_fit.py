@@ -263,8 +263,10 @@ class _Head:
         return float(np.mean(self._entropy - (self._p * self._logs(q)).sum(axis=-1) - 1.0 + q.sum(axis=-1)))
 
     def _kl(self, q: Array) -> float:
-        """Mean KL(softmax || q), rows of q brought to the sum 1, nats."""
-        total = np.maximum(q.sum(axis=-1), PROBABILITY_UNIT[self._numerics.output])
+        """Mean KL(softmax || q), rows of q brought to the sum 1, nats; infinite where a row is all zeros."""
+        total = q.sum(axis=-1)
+        if not total.all():
+            return math.inf
         value = np.mean(self._entropy - (self._p * self._logs(q)).sum(axis=-1) + np.log(total))
         return max(0.0, float(value))
 

@@ -27,7 +27,7 @@ class Observed:
     head_axis : int
         Axis of the logits along which heads lie.
     masked, self_attention : bool
-        As in `hccs_onnx.calibration.sketch.Sketch.add`.
+        As in `hccs_onnx.calibration.live_rows.live_rows`.
     per_tensor : bool
         Whether a quantiser of its logits must be one for all heads.
     unit : float
@@ -137,7 +137,7 @@ class ModelSketch:
         sketches, samples = [], []
         for number, (one, another) in enumerate(zip(self.sketches, other.sketches, strict=True)):
             heads, more = one.rows.size, another.rows.size
-            check_heads(self.subject.observed[number], heads, more)
+            check_heads(self.subject.observed[number].node, heads, more)
             sketches.append(one + another if heads and more else one if heads else another)
         for one_rows, more_rows in zip(self.samples, other.samples, strict=True):
             heads, more = len(one_rows.rows), len(more_rows.rows)
@@ -151,7 +151,7 @@ class ModelSketch:
         return ModelSketch(self.subject, self.sketches, self.samples, (self.fingerprint,), self.feeds)
 
 
-def check_heads(observed: Observed, heads: int, more: int) -> None:
+def check_heads(node: str, heads: int, more: int) -> None:
     """Refuse to add sketches of different numbers of heads, 0 for none at all.
 
     Raises
@@ -162,7 +162,7 @@ def check_heads(observed: Observed, heads: int, more: int) -> None:
     if heads and more and heads != more:
         remedy = "Give all data the same shape along the axis of heads"
         problem = "has another number of heads in other data"
-        raise CalibrationError(f"node '{observed.node}'", problem, found=more, needs=heads, remedy=remedy)
+        raise CalibrationError(f"node '{node}'", problem, found=more, needs=heads, remedy=remedy)
 
 
 def check_room(sketches: Sequence[Sketch]) -> None:

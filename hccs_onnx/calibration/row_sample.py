@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hccs_onnx.calibration.sketch import live_rows
+from hccs_onnx.calibration.live_rows import by_head, live_rows
 from hccs_onnx.reference import Array
 
 ELEMENTS = 1 << 16  # kept for a head, more or less: 512 rows of 128 keys
@@ -77,9 +77,7 @@ class RowSample:
     def add(self, logits: Array, *, masked: bool, self_attention: bool) -> None:
         """Offer the rows of one batch of logits; parameters as those of `Sketch.add`."""
         self.longest = max(self.longest, logits.shape[-1])
-        if logits.ndim < 3:
-            logits = logits.reshape(1, -1, logits.shape[-1])
-        for block in logits.reshape(-1, len(self.rows), *logits.shape[-2:]).astype(np.float64):
+        for block in by_head(logits, len(self.rows)):
             for head, rows in enumerate(block):
                 counted, live = live_rows(rows, masked, self_attention)
                 if counted.any():

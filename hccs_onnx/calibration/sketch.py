@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from hccs_onnx.calibration.live_rows import by_head, live_rows
 from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
 
@@ -26,7 +27,6 @@ HEADROOM_STEP = np.log(65536.0) / HEADROOM_BINS  # bin k holds headrooms with -l
 FIXED_POINT = 2.0**24  # units of one: softmax mass, headroom
 LOG_FIXED_POINT = 2.0**20  # units of a nat: entropies and lengths, each far above 1
 MOST_ROWS = 2**39  # of a head: beyond, sums of mass (and of nats, for rows of up to 2^20 keys) may leave 63 bits
-MASKED_ROW = -1000.0  # a row whose maximum lies below is a row of masked keys only
 
 
 def _clip_bins() -> Array:
@@ -104,17 +104,11 @@ class Sketch:
         ----------
         logits : ndarray of float, shape (batch..., head, query, key)
             What the Softmax read, in nats. The head axis has a multiple of this sketch's heads.
-        masked : bool
-            Leave out keys whose gap exceeds the mask gap (64 nats), and rows that are masked throughout.
-        self_attention : bool
-            Leave out the queries whose position is masked as a key in every row: they are padding.
+        masked, self_attention : bool
+            What is left out, as in `live_rows`.
         """
-        heads = self.rows.size
         self.longest = max(self.longest, logits.shape[-1])
-        if logits.ndim < 3:
-            logits = logits.reshape(1, -1, logits.shape[-1])
-        logits = logits.reshape(-1, heads, *logits.shape[-2:]).astype(np.float64)
-        for block in logits:
+        for block in by_head(logits, self.rows.size):
             for head, rows in enumerate(block):
                 counted, live = live_rows(rows, masked, self_attention)
                 gap = rows[counted].max(axis=-1, keepdims=True, initial=-np.inf) - rows[counted]
@@ -155,34 +149,6 @@ class Sketch:
         self.headroom_rows[head] += np.bincount(place.ravel(), minlength=size).reshape(clips, -1)
         weights = np.rint(headroom * FIXED_POINT).ravel()
         self.headroom[head] += np.bincount(place.ravel(), weights, size).reshape(clips, -1).astype(np.int64)
-
-
-def live_rows(logits: Array, masked: bool, self_attention: bool) -> tuple[Array, Array]:
-    """Which rows count, and which of their keys are live.
-
-    Parameters
-    ----------
-    logits : ndarray of float, shape (query, key)
-        One head's rows of one sample, nats.
-    masked, self_attention : bool
-        As in `Sketch.add`.
-
-    Returns
-    -------
-    counted : ndarray of bool, shape (query,)
-    live : ndarray of bool, shape (query, key)
-    """
-    maximum = logits.max(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        gap = maximum - logits
-    counted = np.isfinite(maximum[:, 0]) & ~np.isnan(gap).any(axis=-1)
-    if not masked:
-        return counted, np.ones_like(gap, bool)
-    live = gap <= DEFAULT_MASK_GAP
-    counted &= maximum[:, 0] > MASKED_ROW
-    if self_attention and live.shape[0] == live.shape[1] and counted.any():
-        counted &= live[counted].any(axis=0)
-    return counted, live
 
 
 def _fixed(values: Array, unit: float) -> int:

@@ -180,7 +180,7 @@ class Sum:
         self._feeds += feeds
         self.parts += [(bytes(part).hex(), name) for part in reader.take(np.uint8, 32 * parts).reshape(-1, 32)]
         for number, (observed, count, row) in enumerate(shapes):
-            check_heads(observed, self._heads[number], count)
+            check_heads(observed.node, self._heads[number], count)
             self._longest[number] = max(self._longest[number], row)
             if count and not self._heads[number]:
                 self._heads[number], self._numbers[number] = count, no_numbers(count)

@@ -160,13 +160,13 @@ def _rows(
     pair: _Pair, item: AttentionSoftmax, projection: Projection, samples: Samples, what: str
 ) -> Iterator[tuple[Array, Array, Array]]:
     """For each feed the projection's input in the rewritten model, what its output lacks, and the float model's."""
-    mask = [item.probabilities] if item.masked and item.self_attention else []
+    mask = [item.logits] if item.masked else []
     wanted = pair.original.run(samples, [projection.output, *mask], projection.x)
     made = pair.rewritten.run(progress(samples, what, len(samples)), [projection.x, projection.output], projection.x)
-    for (target, *probabilities), (x, output) in zip(wanted, made, strict=True):
+    for (target, *logits), (x, output) in zip(wanted, made, strict=True):
         rows = [value.reshape(-1, value.shape[-1]).astype(np.float64) for value in (x, target - output, target)]
         counted = np.isfinite(rows[0]).all(axis=1) & np.isfinite(rows[1]).all(axis=1)
-        live = live_positions(item, probabilities[0], x.shape[:-1]) if probabilities else None
+        live = live_positions(item, logits[0], x.shape[:-1]) if logits else None
         if live is not None:
             counted &= live
         yield rows[0][counted], rows[1][counted], rows[2][counted]

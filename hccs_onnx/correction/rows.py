@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
+from hccs_onnx.calibration.live_rows import counted_rows
 from hccs_onnx.graph.attention import AttentionSoftmax
 from hccs_onnx.reference import Array
 
-_NEGLIGIBLE = 1e-20  # probability: a masked position's
 
-
-def live_positions(item: AttentionSoftmax, probabilities: Array, shape: tuple[int, ...]) -> Array | None:
-    """Rows of queries that are not padding; None where that cannot be told.
+def live_positions(item: AttentionSoftmax, logits: Array, shape: tuple[int, ...]) -> Array | None:
+    """Rows of queries that are not padding; None where it cannot be told which row is whose.
 
     Parameters
     ----------
     item : AttentionSoftmax
         What was found.
-    probabilities : ndarray of float, shape (batch..., head, query, key) or (batch*head, query, key)
-        What the float model's Softmax puts out.
+    logits : ndarray of float, shape (batch..., head, query, key) or (batch*head, query, key)
+        What the float model's Softmax reads, nats.
     shape : tuple of int
-        Of the projection's input, without its last axis.
+        Of the projection's input, without its last axis: (sample, query) or (query, sample), the first where both fit;
+        any of one sample.
 
     Returns
     -------
     ndarray of bool, shape (row,), or None
+        A position counts if its row does in some head.
 
-    Notes
-    -----
-    In self-attention a position that is masked as a key in every row is padding.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> item = AttentionSoftmax("n", 0, "x", "p", "p", heads=1, masked=True, self_attention=True)
+    >>> live_positions(item, np.array([[[0.0, -1e4], [0.0, -1e4]]]), (1, 2))
+    array([ True, False])
     """
-    heads = item.heads or 1
-    queries, keys = probabilities.shape[-2:]
-    if queries != keys or probabilities.ndim < 3:
-        return None
-    seen = np.asarray(probabilities > _NEGLIGIBLE).any(axis=-2, keepdims=True).reshape(-1, heads, keys)
-    live = seen.max(axis=1)
-    samples = live.shape[0]
-    rows: Array = live.ravel()
-    if shape == (keys, samples) and samples > 1:
-        rows = live.T.ravel()
-    elif shape != (samples, keys) and samples > 1:
-        return None
-    return rows if rows.size == np.prod(shape) else None
+    live = counted_rows(item, logits).any(axis=1)
+    samples, queries = live.shape
+    if shape == (samples, queries) or (samples == 1 and math.prod(shape) == queries):
+        return live.ravel()
+    return live.T.ravel() if shape == (queries, samples) else None

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 32
 """What a model may leave on disk between stages; where the data is more, a stage starts at the model's inputs."""
+_NUMBERS = "float float16 double bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+_TENSORS = {f"tensor({number})" for number in _NUMBERS.split()}
+"""What can be left there, as onnxruntime calls it: not sequences, strings, nor types that NumPy lacks, as bfloat16."""
 
 
 class StagedModel:
@@ -79,13 +82,16 @@ class StagedModel:
         given = {value.name: value for value in self._given}
         names = [name for name in dict.fromkeys([*wanted, *kept]) if name not in given]
         session = self._open_session(prefix(self._model, names, self._given))
+        if any(output.type not in _TENSORS for output in session.get_outputs() if output.name in kept):
+            kept = []
+            names = [name for name in names if name in wanted]
         described: list[onnx.ValueInfoProto] = []
         size = 0
         for number, feed in enumerate(feeds):
             file = self._folder / f"{number}.npz"
             values = Sample({**feed, **(self._load(file) if given else {})}, subject_of(feed))
             values |= dict(zip(names, run(session, names, values), strict=True))
-            size += sum(_bytes(values[name]) for name in kept)
+            size += sum(values[name].nbytes for name in kept)
             if size <= MOST_BYTES:
                 self._save(file, [values[name] for name in kept])
             if number == 0 and size <= MOST_BYTES:
@@ -104,13 +110,6 @@ class StagedModel:
             problem = f"cannot be written ({error.strerror or error})"
             remedy = "Free space there, give fewer samples, or name another folder in TMPDIR"
             raise HccsError(str(self._folder.parent), problem, remedy=remedy) from error
-
-
-def _bytes(value: object) -> int:
-    """What a tensor takes on disk; more than there may be for sequences and strings, which are not kept."""
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return value.nbytes
-    return MOST_BYTES + 1
 
 
 def _description(name: str, value: Array) -> onnx.ValueInfoProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -51,7 +52,7 @@ class Step:
         if self.order is not None:
             value = value.transpose(np.argsort(self.order))
         if self.scale is not None:
-            value = value / self.scale
+            value = np.divide(value, self.scale, out=np.zeros_like(value), where=self.scale != 0)  # of 0, all is one
         return value if self.zero_point is None else value + self.zero_point
 
 
@@ -62,7 +63,7 @@ class Weight:
     Parameters
     ----------
     tensor : str
-        Initializer.
+        Initializer, or output of a Constant node.
     stored : ndarray
         Its value.
     steps : tuple of Step
@@ -126,12 +127,13 @@ def find_weight(view: GraphView, name: str, reader: gs.Node) -> Weight | NoMatch
             count = view.uses(name)
             return NoMatch(f"'{name}' is shared, by {count} readers")
         node = view.producer(name)
-        if node is None:
-            stored = view.constant(name)
+        if node is None or (node.op == "Constant" and "value" in node.attrs):
+            stored, dtype = view.constant(name), view.dtype(name)
             if stored is None:
                 return NoMatch(f"'{name}' cannot be read, or has more than {LOADABLE} elements")
-            if stored.dtype.kind not in "fiu" and stored.dtype.name != "bfloat16":
-                return NoMatch(f"'{name}' is of type {stored.dtype.name}")
+            # Older versions of onnx read types that NumPy lacks as others.
+            if dtype != stored.dtype.name or (stored.dtype.kind not in "fiu" and dtype != "bfloat16"):
+                return NoMatch(f"'{name}' is of type {dtype}")
             return Weight(name, stored, tuple(reversed(steps)))
         found = _step(view, node)
         if isinstance(found, NoMatch):
@@ -144,16 +146,19 @@ def find_weight(view: GraphView, name: str, reader: gs.Node) -> Weight | NoMatch
 
 
 def store(model: onnx.ModelProto, name: str, value: Array) -> None:
-    """Put a value in the place of an initializer, into the model itself where that was external data."""
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    """Put a value in the place of an initializer or a Constant node's, into the model itself where it was external."""
+    made = (node.attribute[0].t for node in model.graph.node if node.op_type == "Constant" and name in node.output)
+    tensor = next(chain((tensor for tensor in model.graph.initializer if tensor.name == name), made))
     raw = np.ascontiguousarray(value)
-    new = TensorProto(name=name, dims=tensor.dims, data_type=tensor.data_type, doc_string=tensor.doc_string)
+    new = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, doc_string=tensor.doc_string)
     new.raw_data = raw.astype(raw.dtype.newbyteorder("<")).tobytes()
     tensor.CopyFrom(new)
 
 
 def _step(view: GraphView, node: gs.Node) -> tuple[Step | None, str] | NoMatch:
     """What a node does, and to which of its inputs."""
+    if not node.inputs:
+        return NoMatch(f"'{node.outputs[0].name}' is made by {node.op}")
     source = node.inputs[0].name
     if node.op == "Identity":
         return None, source

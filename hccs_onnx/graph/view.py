@@ -186,7 +186,8 @@ class GraphView:
             return None
         if node.op == "Constant":
             value = next(iter(node.attrs.values()), None)  # value, or one of value_float, value_ints, ...
-            return None if value is None else np.asarray(getattr(value, "values", value))
+            with G_LOGGER.suppress(G_LOGGER.CRITICAL + 1):  # it logs to stdout
+                return None if value is None else np.asarray(getattr(value, "values", value))
         return None
 
     def _before_casts(self, name: str) -> str:

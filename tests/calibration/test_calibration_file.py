@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ heads = st.builds(
         st.integers(1, 127),
         st.floats(2.0**-99, 2.0**99, width=32),
     ),
-    finite,
+    finite | st.just(math.inf),
     finite,
 )
 softmaxes = st.builds(

@@ -162,6 +162,17 @@ def test_global_power_of_two_is_refused_when_units_differ_otherwise(
             fit_integers(list(samples), fits, "global", numerics, forms)
 
 
+@pytest.mark.parametrize("output", ["uint8", "int16"])
+def test_loss_is_infinite_when_integers_leave_nothing_of_a_row(output: OutputType) -> None:
+    x = np.random.default_rng(0).normal(0, 0.1, (1, 1, 4, 2048))  # flat: each key's probability is below half a code
+    sketch, sample = statistics(x)
+    (fit,) = fit_integer_heads(sample, fit_heads(sketch), Numerics(output, "norm", "extended", False, 2048))
+    if output == "uint8":
+        assert (fit.kl, fit.deficit) == (math.inf, 1.0)
+    else:
+        assert fit.kl < 0.1
+
+
 def test_fit_is_refused_when_rows_are_too_long_for_any_parameters() -> None:
     _, sample = statistics(logits(heads=1, n=16))
     numerics = Numerics("int16", "div", "extended", False, 40000)

@@ -51,7 +51,9 @@ def test_masked_keys_and_shorter_rows_do_not_count() -> None:
     masked = np.concatenate([LOGITS, np.full((3, 2, 40, 9), -1e9)], axis=-1)
     expected = [head.clip_range for head in fit_squares(sampled(LOGITS))]
     assert [head.clip_range for head in fit_squares(sampled(masked, masked=True))] == pytest.approx(expected, rel=1e-3)
-    longer = sampled(LOGITS) + sampled(LOGITS[..., :3, :])
+    hidden = np.where(np.arange(40) < 25, LOGITS, -1e9)
+    expected = [head.clip_range for head in fit_squares(sampled(LOGITS) + sampled(hidden, masked=True))]
+    longer = sampled(LOGITS) + sampled(LOGITS[..., :25])
     longer.longest += 5
     assert [head.clip_range for head in fit_squares(longer)] == pytest.approx(expected, rel=1e-3)
 

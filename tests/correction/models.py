@@ -23,6 +23,7 @@ joined = Reshape (moved, join)
 
 PROJECTIONS = {
     "matmul": "o = MatMul (joined, w) y = Add (o, b)",
+    "constant nodes": "o = MatMul (joined, w_node) y = Add (o, b_node)",
     "bias first": "o = MatMul (joined, w) y = Add (b, o)",
     "no bias": "y = MatMul (joined, w)",
     "gemm": "rows = Reshape (joined, flat) z = Gemm (rows, w, b) y = Reshape (z, join3)",
@@ -47,7 +48,8 @@ def weights() -> dict[str, np.ndarray]:
     queries, keys, values = rng.normal(size=(3, WIDTH, WIDTH)).astype(np.float32) * 0.2
     queries[0], keys[1], values[1] = 1.0, 1.0, 2.0  # see `samples`
     return {
-        "w": w, "w_t": w.T.copy(), "b": b, "w_half": w.astype(np.float16), "b_half": b.astype(np.float16),
+        "w": w, "w_t": w.T.copy(), "b": b, "w_node": w, "b_node": b,
+        "w_half": w.astype(np.float16), "b_half": b.astype(np.float16),
         "codes": np.rint(w / scales).astype(np.int8), "scales": scales, "row": scales[None],
         "bytes": (np.rint(w / scale) + 128).astype(np.uint8), "scale": scale, "zero": np.array(128, np.uint8),
         "step": np.float32(0.02), "none": np.array(0, np.int8),
@@ -65,7 +67,12 @@ def attention(projection: str, *, output: str = "y", opset: int = 17) -> onnx.Mo
     made = {name for node in model.graph.node for name in node.output}
     read = {name for node in model.graph.node for name in node.input}
     values = {name: value for name, value in weights().items() if name in read - made}
-    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
+    for name, value in values.items():
+        tensor = numpy_helper.from_array(value, name)
+        if name.endswith("_node"):
+            model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
     return model
 
 
@@ -77,5 +84,8 @@ def samples(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     return [{"x": sample} for sample in x]
 
 
-def initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Initializers, and what Constant nodes make."""
+    made = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer} | made
+    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}

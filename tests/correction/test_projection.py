@@ -11,6 +11,7 @@ from correction.models import PROJECTIONS, attention, weights
 from onnx import numpy_helper
 
 from hccs_onnx.correction.projection import Projection, find_projection
+from hccs_onnx.correction.weights import Step, Weight
 from hccs_onnx.graph.attention import find_attention
 from hccs_onnx.graph.patterns.base import NoMatch
 from hccs_onnx.graph.view import GraphView
@@ -29,7 +30,7 @@ def test_projection_is_found_in_every_form(name: str) -> None:
     half = name == "half"
     close = {"atol": 0.02} if "quantised" in name or name in ("cast and scaled", "rounded", "half") else {"rtol": 1e-6}
     np.testing.assert_allclose(found.weight.value, weights()["w"], **close)
-    expected_bias = {"no bias": None, "half": "b_half"}.get(name, "b")
+    expected_bias = {"no bias": None, "half": "b_half", "constant nodes": "b_node"}.get(name, "b")
     assert (found.bias and found.bias.tensor) == expected_bias
     if found.bias:
         np.testing.assert_allclose(found.bias.value, weights()["b"], atol=1e-3 if half else 0)
@@ -87,6 +88,42 @@ def test_projection_is_left_alone_with_the_reason(nodes: str, reason: str) -> No
     found = find(model)
     assert isinstance(found, NoMatch)
     assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes", "opset"),
+    [("float8e4m3fn", "w_f = DequantizeLinear (odd, one)", 19), ("int4", "w_f = DequantizeLinear (odd, one)", 21),
+     ("bfloat16", "w_f = Cast <to = 1> (odd)", 17)],
+)  # fmt: skip
+def test_weight_is_left_alone_when_onnx_reads_it_as_another_type(kind: str, nodes: str, opset: int) -> None:
+    model = attention(f"{nodes} o = MatMul (joined, w_f) y = Add (o, b)", opset=opset)
+    data_type = onnx.TensorProto.DataType.Value(kind.upper())
+    model.graph.initializer.append(onnx.helper.make_tensor("odd", data_type, [8, 8], [1] * 64))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    found = find(model)
+    if isinstance(found, Projection):  # since onnx 1.19
+        assert kind == found.weight.stored.dtype.name == "bfloat16"
+    else:
+        said = {kind, "int8"} if kind == "int4" else {kind}  # onnx 1.16 calls it int8
+        assert found.reason in {f"weight of MatMul 'MatMul_o': 'odd' is of type {name}" for name in said}
+
+
+def test_bias_in_a_node_without_a_tensor_is_left_alone() -> None:
+    found = find(
+        attention(f"numbers = Constant <value_floats = {[0.5] * 8}> () o = MatMul (joined, w) y = Add (o, numbers)")
+    )
+    assert isinstance(found, Projection)
+    assert found.bias is None
+
+
+def test_channels_of_scale_0_stay_0() -> None:
+    scale = np.array([0.5, 0.0])
+    for stored, zero_point in ((np.array([[3, -4]], np.int8), np.array([1.0])), (np.ones((1, 2), np.float32), None)):
+        weight = Weight("w", stored, (Step(scale=scale, zero_point=zero_point),))
+        nearest = weight.nearest(np.array([[2.0, 7.0]]))
+        assert nearest.dtype == stored.dtype
+        assert np.isfinite(nearest).all()
+        np.testing.assert_array_equal(weight.read(nearest), [[2.0, 0.0]])
 
 
 def test_a_weight_that_is_also_an_output_is_shared() -> None:

@@ -76,6 +76,18 @@ def test_stages_start_over_when_a_sequence_crosses_the_border(tmp_path: Path) ->
     np.testing.assert_allclose(values[0], [np.exp([-1, -2]) - [3, 4]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN"])
+def test_stages_start_over_when_what_crosses_the_border_has_no_numpy_type(kind: str, tmp_path: Path) -> None:
+    text = f"""g (float[2] x) => (float[2] y)
+    {{ low = Cast <to = {onnx.TensorProto.DataType.Value(kind)}> (x) a = Cast <to = 1> (low) b = Exp (a)
+      again = Cast <to = 1> (low) y = Add (b, again) }}"""
+    staged = StagedModel(build(text, opset=19, ir_version=9), lambda part: load_session(part, Path("m.onnx")), tmp_path)
+    feed = {"x": np.array([1, 2], np.float32)}
+    for name, expected in (("a", [1, 2]), ("y", [np.e + 1, np.e**2 + 2])):
+        for (value,) in staged.run([feed, feed], [name], "b"):
+            np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
 def test_a_stage_sees_weights_changed_behind_the_border(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     before = [values[0] for values in watched.staged.run(FEEDS, ["b"], "a")]

@@ -114,6 +114,15 @@ def test_constant_gives_the_value_of_every_form(line: str, expected: Any) -> Non
     np.testing.assert_array_equal(value, expected)
 
 
+def test_constant_without_a_numpy_type_is_read_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("g (float[2] x) => (y) { y = Cast <to = 1> (c) }")
+    tensor = helper.make_tensor("c", TensorProto.BFLOAT16, [2], [1.0, 2.0])
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=tensor))
+    value = GraphView(model, Path()).constant("c")
+    np.testing.assert_array_equal(np.asarray(value, F32), [1, 2])
+    assert capsys.readouterr().out == ""
+
+
 def test_constant_is_none_when_it_is_computed() -> None:
     view = view_of(LINES, w=F32(2))
     assert [view.constant(name) for name in ("x", "a", "d", "s", "nothing")] == [None] * 5
