@@ -53,11 +53,15 @@ def sparsemax(logits: Tensor) -> Tensor:
 
 def relu(logits: Tensor) -> Tensor:
     """Positive logits over their sum; a row without any is uniform over what is not masked."""
-    seen = (_gap(logits.detach()) <= _MASK_GAP).to(logits.dtype)
-    scores = torch.relu(logits) * seen
+    scores = torch.relu(logits) * _seen(logits)
     total = scores.sum(dim=-1, keepdim=True)
-    uniform = seen / seen.sum(dim=-1, keepdim=True)
-    return torch.where(total > 0, scores / total.clamp(min=1e-6), uniform)
+    return torch.where(total > 0, scores / total.clamp(min=1e-6), uniform(logits))
+
+
+def uniform(logits: Tensor) -> Tensor:
+    """The same for every key that is not masked: what is left of a model without attention's choice."""
+    seen = _seen(logits)
+    return seen / seen.sum(dim=-1, keepdim=True)
 
 
 def use_softmax(model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
@@ -94,7 +98,13 @@ SURROGATES: dict[str, Callable[[Tensor], Tensor]] = {
     "32-entry table (IntAttention)": table,
     "sparsemax": sparsemax,
     "normalised ReLU": relu,
+    "uniform (no attention)": uniform,
 }
+
+
+def _seen(logits: Tensor) -> Tensor:
+    """1 for keys that are not masked, else 0."""
+    return (_gap(logits.detach()) <= _MASK_GAP).to(logits.dtype)
 
 
 def _gap(logits: Tensor) -> Tensor:
@@ -103,5 +113,5 @@ def _gap(logits: Tensor) -> Tensor:
 
 
 def _normalised(scores: Tensor, logits: Tensor) -> Tensor:
-    scores = scores * (_gap(logits.detach()) <= _MASK_GAP)
+    scores = scores * _seen(logits)
     return scores / scores.sum(dim=-1, keepdim=True)
