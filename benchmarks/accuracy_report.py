@@ -65,8 +65,8 @@ def _about() -> str:
         "against the float model of the same training, so that the additional epoch itself is no gain. Calibrated and "
         f"corrected on {CALIBRATION_TEXTS} training texts without labels, by the ONNX road (export, `calibrate`, "
         "`rewrite`, onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other "
-        "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats; uniform attention "
-        "shows how much a task needs attention at all. "
+        "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats; "
+        "uniform attention shows how much a task needs attention at all. "
         f"HCCS as in the paper has no mask: padding keeps the floor score; texts are padded to {LENGTH} word pieces. "
         "What is blank, or a row that is not there, was not measured yet."
     )
