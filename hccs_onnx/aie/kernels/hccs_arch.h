@@ -3,9 +3,11 @@
 
 #include <aie_api/aie.hpp>
 
+// Directives for AMD's compiler; they have to stand between a loop's head and its body. Unrolled, not flattened: what
+// depends on the number of a step is then known when each copy is compiled.
 #if defined(__chess__)
 #define HCCS_PIPELINED chess_prepare_for_pipelining
-#define HCCS_UNROLLED chess_flatten_loop
+#define HCCS_UNROLLED chess_unroll_loop(*)
 #else
 #define HCCS_PIPELINED
 #define HCCS_UNROLLED
@@ -17,12 +19,12 @@ namespace hccs {
 using accumulator = acc48;              // the narrowest there is
 constexpr bool has_unsigned32 = false;  // no vectors of uint16 or uint32
 constexpr unsigned scratch_limit = 4096;
-constexpr unsigned flag_blocks = 1;  // an int8 addition takes six operations there, so the matrix unit does them all
+constexpr bool adds_int8 = false;  // an int8 addition takes six operations there
 #else
 using accumulator = acc32;
 constexpr bool has_unsigned32 = true;
 constexpr unsigned scratch_limit = 8192;
-constexpr unsigned flag_blocks = 127;  // blocks of flags that int8 lanes can add up, see group_sums
+constexpr bool adds_int8 = true;
 #endif
 
 // 64 codes. Rows begin at a multiple of `stride` bytes: the 512-bit loads of XDNA 2 and AIE-MLv2 need a multiple of 64.
