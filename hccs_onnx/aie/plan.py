@@ -17,7 +17,6 @@ SPILLED_BYTES = 1024  # of stack, beside the kernel's own arrays
 HEAP_BYTES = 1024  # the compiler's default
 PARAMETER_BYTES = 16  # B, S, Dmax and a spare, int32
 ALIGNMENT = 64  # widest access of any generation
-PL_FREQ_MHZ = 312.5  # of logic, at its ports: a quarter of the array's clock, which logic reaches easily
 BATCH = 32  # rows that the fast kernel takes at once; a tile with fewer does not get up to speed
 
 
@@ -225,8 +224,7 @@ def _most_rows(device: Device, work: Work, slots: int) -> int:
 
 
 def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None) -> int:
-    ports = device.ports(64)
-    limit = device.tiles if ports is None else min(device.tiles, ports)
+    limit = min(device.tiles, device.ports(64))
     if tiles is None:
         return max(1, min(limit, -(-work.heads * work.rows // BATCH)))
     if not 1 <= tiles <= limit:
@@ -273,5 +271,4 @@ def _memory(device: Device, work: Work, rows: int, slots: int) -> Memory:
 
 def _port_bits(device: Device, tiles: int) -> int:
     """The widest port of which there are enough: narrow ones do not keep up with the array's clock."""
-    wide = device.ports(128)
-    return 128 if wide is None or tiles <= wide else 64
+    return 128 if tiles <= device.ports(128) else 64

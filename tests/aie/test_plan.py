@@ -33,7 +33,7 @@ def ranges(plan: Plan) -> list[tuple[int, int]]:
     n=st.integers(1, 700),
     out_bytes=st.sampled_from([1, 2]),
     masked=st.booleans(),
-    tiles=st.none() | st.integers(20, 120),
+    tiles=st.none() | st.integers(20, 112),
 )
 def test_every_row_is_computed_once_within_memory(
     chosen: Device, heads: int, rows: int, n: int, out_bytes: int, masked: bool, tiles: int | None
@@ -54,6 +54,22 @@ def test_every_row_is_computed_once_within_memory(
     kernel = working_bytes(n, min(32, plan.rows), masked=masked, arch=chosen.arch)
     assert kernel + 1024 <= plan.memory.stack_bytes
     assert plan.memory.stack_bytes + HEAP_BYTES + 32 * plan.slots <= left
+
+
+@pytest.mark.parametrize("chosen", DEVICES, ids=TARGETS)
+def test_ports_are_no_more_than_streams_into_the_array_can_carry(chosen: Device) -> None:
+    """Four streams go down from the array into each interface column, whatever six ports there could take."""
+    columns = chosen.interface_columns or chosen.columns
+    assert chosen.ports(64) == 4 * columns
+    assert chosen.ports(128) == 3 * columns  # two 64-bit streams each
+    most = min(chosen.tiles, 4 * columns)
+    plan = make_plan(chosen, Work(1, 64 * most, 64, 1), "node")
+    assert (len(plan.tiles), plan.port_bits) == (most, 64)
+
+
+def test_logic_runs_at_a_quarter_of_the_arrays_clock() -> None:
+    """More than that AMD's compiler may not take; on the VEK385 312.5 MHz would be."""
+    assert [chosen.logic_mhz for chosen in DEVICES] == [312.5, 312.5, 262.5]
 
 
 def test_plan_uses_a_tile_for_every_batch_of_rows() -> None:

@@ -10,6 +10,7 @@ import pytest
 from conftest import DIGITS
 
 from aie.conftest import Rewrite
+from aie.made_up_node import save_model
 from hccs_onnx import workflow
 from hccs_onnx.aie import manifest
 from hccs_onnx.aie.project import write_project
@@ -64,6 +65,18 @@ def test_manifest_is_valid_and_lists_every_file(digits: Rewrite, tmp_path: Path)
     (folder / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(CodegenError, match="Write the project again"):
         manifest.read(folder)
+
+
+def test_fewer_tiles_with_wider_ports_are_taken_where_that_is_faster(tmp_path: Path) -> None:
+    """3072 rows of 128 codes: 96 tiles could have one for every 32, but only with ports of 64 bits, half as fast."""
+    save_model(tmp_path / "m.onnx")
+    options = {"target": "vek280", "shapes": {"x": (2, 12, 128, 128)}}
+    (chosen,) = write_project(tmp_path / "m.onnx", tmp_path / "chosen", **options).nodes  # type: ignore[arg-type]
+    (told,) = write_project(tmp_path / "m.onnx", tmp_path / "told", **options, tiles=96).nodes  # type: ignore[arg-type]
+    assert (len(told.plan.tiles), told.plan.port_bits) == (96, 64)
+    assert (len(chosen.plan.tiles) <= 84, chosen.plan.port_bits) == (True, 128)
+    assert chosen.estimate and told.estimate and chosen.estimate.microseconds < 0.8 * told.estimate.microseconds
+    assert "PL_FREQ_MHZ ?= 312.5" in (tmp_path / "told" / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("present", ["notes.txt", "manifest.json"])
