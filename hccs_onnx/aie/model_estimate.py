@@ -12,11 +12,11 @@ from onnx import TensorProto
 
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.estimate import KernelEstimate, node_kernel_estimate
-from hccs_onnx.aie.nodes import bind_shapes
+from hccs_onnx.aie.nodes import bind_shapes, named_nodes
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.shapes import tensor_types
-from hccs_onnx.operator.schema import is_hccs, read_attributes
+from hccs_onnx.operator.schema import read_attributes
 from hccs_onnx.params import OutputType, Reciprocal
 
 ROWS_A_TILE = 32
@@ -85,8 +85,7 @@ def estimate_model(
     bind_shapes(model, shapes or {})
     types = tensor_types(model, path.parent)
     found = []
-    for index, node in enumerate(filter(is_hccs, model.graph.node)):
-        name = node.name or f"HCCS_{index}"
+    for name, node in named_nodes(model).items():
         output = _OUTPUTS.get(_element_type(types, node.input[1]))
         if output is None:
             continue
