@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hccs_onnx.aie.devices import TARGETS, Device, device
 from hccs_onnx.aie.kernels import working_bytes
-from hccs_onnx.aie.plan import HEAP_BYTES, Plan, Work, make_plan
+from hccs_onnx.aie.plan import HEAP_BYTES, SYNC_BYTES, Plan, Work, make_plan
 from hccs_onnx.errors import CodegenError
 
 DEVICES = [device(name) for name in TARGETS]
@@ -50,10 +51,13 @@ def test_every_row_is_computed_once_within_memory(
     assert all(tile.column < chosen.columns and tile.row < chosen.rows for tile in plan.tiles)
     taken = ranges(plan)
     assert all(end <= start for (_, end), (start, _) in pairwise(taken))
-    left = chosen.memory_bytes - taken[-1][1]
     kernel = working_bytes(n, min(32, plan.rows), masked=masked, arch=chosen.arch)
     assert kernel + 1024 <= plan.memory.stack_bytes
-    assert plan.memory.stack_bytes + HEAP_BYTES + 32 * plan.slots <= left
+    gaps = [start - end for (_, end), (start, _) in pairwise([*taken, (chosen.memory_bytes, 0)])]
+    for piece in (plan.memory.stack_bytes + HEAP_BYTES + SYNC_BYTES, 16 * plan.slots, 16 * plan.slots):
+        largest = max(range(len(gaps)), key=gaps.__getitem__)
+        assert piece <= gaps[largest]
+        gaps[largest] -= piece
 
 
 @pytest.mark.parametrize("chosen", DEVICES, ids=TARGETS)
@@ -93,6 +97,26 @@ def test_plan_says_what_does_not_fit(work: Work, tiles: int | None, message: str
     with pytest.raises(CodegenError) as caught:
         make_plan(device("vek280"), work, "node", tiles)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("out_bytes", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("chosen", [*DEVICES, replace(DEVICES[0], memory_bytes=1 << 20)], ids=[*TARGETS, "large"])
+def test_refused_row_length_comes_with_the_longest_that_fits(chosen: Device, masked: bool, out_bytes: int) -> None:
+    work = Work(1, 4, 100_000, out_bytes, masked)
+    with pytest.raises(CodegenError) as caught:
+        make_plan(chosen, work, "node")
+    (longest,) = map(int, re.findall(r"needs <= (-?\d+)\)", str(caught.value)))
+    assert make_plan(chosen, replace(work, n=longest), "node").iterations == 4 or longest == 32736  # the kernel's limit
+    with pytest.raises(CodegenError):
+        make_plan(chosen, replace(work, n=longest + 1), "node")
+
+
+def test_device_file_whose_banks_are_not_aligned_is_refused(tmp_path: Path) -> None:
+    content = {**asdict(device("vek280")), "banks": 5, "format": "hccs-aie-device", "version": 1}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    with pytest.raises(CodegenError, match=r"banks do not begin at multiples of 64 bytes \(65536 bytes in 5\)"):
+        device(str(tmp_path / "mine.json"))
 
 
 def test_device_of_a_file_is_used_like_those_of_the_package(tmp_path: Path) -> None:

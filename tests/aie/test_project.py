@@ -98,10 +98,8 @@ def test_no_node_is_lost_where_names_are_missing_or_the_same(
     assert [(project.node.name, project.node.y) for project in report.nodes] == list(
         zip(called, ["y_0", "y_1", "y_2"], strict=True)
     )
-    device_ = device("vek280")
-    assert [
-        item.node for item in estimate_model(tmp_path / "m.onnx", device("vek280"), shapes={"x": (1, 12, 8, 8)})
-    ] == called
+    estimates = estimate_model(tmp_path / "m.onnx", device("vek280"), shapes={"x": (1, 12, 8, 8)})
+    assert [item.node for item in estimates] == called
 
 
 def test_node_that_is_named_twice_is_written_once_in_graph_order(tmp_path: Path) -> None:

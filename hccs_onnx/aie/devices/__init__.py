@@ -177,4 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
     last = content["first_interface_column"] + (content["interface_columns"] or 1)
     if last > content["columns"]:
         raise CodegenError(str(path), "interface columns lie outside the array", found=last, needs=content["columns"])
+    if content["memory_bytes"] % (64 * content["banks"]):
+        found = f"{content['memory_bytes']} bytes in {content['banks']}"
+        raise CodegenError(str(path), "banks do not begin at multiples of 64 bytes", found=found, remedy=remedy)
     return content
