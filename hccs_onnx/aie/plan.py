@@ -137,8 +137,8 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     subject : str
         Whom errors are about: the node.
     tiles : int, optional
-        Most tiles to use; by default as many as have 32 rows each, within the array and its ports. Fewer are used where
-        more would not help.
+        Most tiles to use; by default as many as have 32 rows each, or as the heads need, within the array and its ports.
+        Fewer are used where more would not help.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     (48, 1, 32, 1)
     """
     most = _most_slots(device, work, subject)
-    limit = _tile_limit(device, work, subject, tiles)
+    limit = _tile_limit(device, work, subject, tiles, most)
     chunks, slots = _split(work, limit, most)
     if not chunks:
         needs = f">= {-(-work.heads // most)}"
@@ -240,10 +240,10 @@ def _most_rows(device: Device, work: Work, slots: int) -> int:
     return most
 
 
-def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None) -> int:
+def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None, most_slots: int) -> int:
     limit = min(device.tiles, device.ports(64))
     if tiles is None:
-        return max(1, min(limit, -(-work.heads * work.rows // BATCH)))
+        return min(limit, max(-(-work.heads * work.rows // BATCH), -(-work.heads // most_slots)))
     if not 1 <= tiles <= limit:
         what = "tiles" if limit == device.tiles else "ports to and from logic"
         remedy = f"{device.name} has {limit} {what}, and each tile takes one of each"

@@ -76,6 +76,12 @@ def test_logic_runs_at_a_quarter_of_the_arrays_clock() -> None:
     assert [chosen.logic_mhz for chosen in DEVICES] == [312.5, 312.5, 262.5]
 
 
+def test_heads_with_few_rows_get_the_tiles_that_they_need() -> None:
+    """One row of each of 12 heads, as when a decoder has a cache: fewer than 32 rows, but more than a tile can hold."""
+    plan = make_plan(device("vek280"), Work(12, 1, 4097, 1, True), "node")
+    assert (len(plan.tiles), plan.slots, plan.rows, plan.iterations) == (4, 3, 1, 1)
+
+
 def test_plan_uses_a_tile_for_every_batch_of_rows() -> None:
     plan = make_plan(device("vek280"), Work(12, 128, 128, 1), "node")
     assert (len(plan.tiles), plan.slots, plan.rows, plan.iterations, plan.padding) == (48, 1, 32, 1, 0)
