@@ -30,40 +30,50 @@ void for_each_block(const int8* row, Body body) {
   }
 }
 
-// Lane by lane maximum of a row's blocks.
+// Lane by lane maximum of a row's blocks, in 512 bits.
 template <class S>
-aie::vector<int8, 64> fold_row(const int8* row) {
-  aie::vector<int8, 64> maximum;
-  if constexpr (S::is_long) maximum = aie::broadcast<int8, 64>(mask_code);  // so that no step differs from the others
+auto fold_row(const int8* row) {
+  aie::vector<Computed, 64> maximum;
+  if constexpr (S::is_long) maximum = aie::broadcast<Computed, 64>(mask_code);  // so that steps do not differ
   for_each_block<S>(row, [&](unsigned block, const aie::vector<int8, 64>& codes, auto) {
-    maximum = !S::is_long && block == 0 ? codes : aie::max(maximum, codes);
+    const aie::vector<Computed, 64> values = computed(codes);
+    maximum = !S::is_long && block == 0 ? values : aie::max(maximum, values);
   });
-  return maximum;
+  if constexpr (has_int8) {
+    return maximum;
+  } else {
+    return aie::max(maximum.template extract<32>(0), maximum.template extract<32>(1));
+  }
 }
 
 // Lanes of a and b alternate in chunks, and what came to lie in the same place is reduced to its maximum.
-inline aie::vector<int8, 64> merge(const aie::vector<int8, 64>& a, const aie::vector<int8, 64>& b, unsigned chunk) {
+template <class Lanes>
+Lanes merge(const Lanes& a, const Lanes& b, unsigned chunk) {
   const auto [even, odd] = aie::interleave_zip(a, b, chunk);
   return aie::max(even, odd);
 }
 
-// Maxima of up to eight rows in 27 operations: three rounds of merges leave eight partial maxima of each row, row r's
-// in the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
+// Maxima of up to eight rows in 27 operations (AIE: 25): three rounds of merges leave partial maxima of each row, row
+// r's in the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
 template <class S, unsigned count>
 void group_maxima(const int8* __restrict rows, int16* __restrict maximum) {
   const auto fold = [&](unsigned row) { return fold_row<S>(rows + row * S::columns); };
-  const aie::vector<int8, 64> r0 = fold(0);
-  const aie::vector<int8, 64> r1 = count > 1 ? fold(1) : r0, r2 = count > 2 ? fold(2) : r1;
-  const aie::vector<int8, 64> r3 = count > 3 ? fold(3) : r2, r4 = count > 4 ? fold(4) : r3;
-  const aie::vector<int8, 64> r5 = count > 5 ? fold(5) : r4, r6 = count > 6 ? fold(6) : r5;
-  const aie::vector<int8, 64> r7 = count > 7 ? fold(7) : r6;
-  const aie::vector<int8, 64> lower = merge(merge(r0, r1, 1), merge(r2, r3, 1), 2);
-  const aie::vector<int8, 64> upper = merge(merge(r4, r5, 1), merge(r6, r7, 1), 2);
-  aie::vector<int8, 64> all = merge(lower, upper, 4);
-  all = aie::max(all, aie::shuffle_down_rotate(all, 32));
+  using Lanes = decltype(fold(0));
+  const Lanes r0 = fold(0);
+  const Lanes r1 = count > 1 ? fold(1) : r0, r2 = count > 2 ? fold(2) : r1, r3 = count > 3 ? fold(3) : r2;
+  const Lanes r4 = count > 4 ? fold(4) : r3, r5 = count > 5 ? fold(5) : r4, r6 = count > 6 ? fold(6) : r5;
+  const Lanes r7 = count > 7 ? fold(7) : r6;
+  const Lanes lower = merge(merge(r0, r1, 1), merge(r2, r3, 1), 2);
+  const Lanes upper = merge(merge(r4, r5, 1), merge(r6, r7, 1), 2);
+  Lanes all = merge(lower, upper, 4);
+  if constexpr (Lanes::size() == 64) all = aie::max(all, aie::shuffle_down_rotate(all, 32));
   all = aie::max(all, aie::shuffle_down_rotate(all, 16));
   all = aie::max(all, aie::shuffle_down_rotate(all, 8));
-  aie::store_v(maximum, aie::unpack(all.template extract<32>(0)).template extract<8>(0));
+  if constexpr (has_int8) {
+    aie::store_v(maximum, aie::unpack(all.template extract<32>(0)).template extract<8>(0));
+  } else {
+    aie::store_v(maximum, all.template extract<8>(0));
+  }
 }
 
 // `matrices` with `value`, 0..127, for every 127 of constants::columns.

@@ -25,7 +25,7 @@ struct Shape {
 
   // What is missing from the sum of a row's flags to the number of visible lanes, see group_sums: 128 for each lane of
   // half a block, and of every sum of an odd number of whole blocks.
-  static constexpr bool adds_flags = adds_int8 && !is_long;
+  static constexpr bool adds_flags = has_int8 && !is_long;
   static constexpr unsigned whole_blocks = columns / 64, odd_sums = adds_flags ? whole_blocks % 2 : whole_blocks;
   static constexpr int32 flags_to_visible = 128 * (64 * int32(odd_sums) + (half_block ? 32 : 0));
 
