@@ -137,8 +137,8 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     subject : str
         Whom errors are about: the node.
     tiles : int, optional
-        Most tiles to use; by default as many as have 32 rows each, or as the heads need, within the array and its ports.
-        Fewer are used where more would not help.
+        Most tiles to use; by default as many as have 32 rows each, or as the heads need, within the array and its
+        ports. Fewer are used where more would not help.
 
     Raises
     ------
