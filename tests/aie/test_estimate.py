@@ -93,6 +93,10 @@ def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "error: node 'attention': row length is not static. Bind the inputs' shapes"),
         (["--shape", "z=1"], "error: --shape z: is no input of the model (needs one of x)."),
         (["--shape", "x=2,13,4,4"], "error: --shape x: does not fit the input ([2, 13, 4, 4], needs [batch, 12, "),
+        (
+            ["--shape", "x=1,12,20000,20000"],
+            "error: node 'attention': a row does not fit into a tile of vek280 (n = 20000,",
+        ),
         (["--tiles", "305"], "error: --tiles: does not fit vek280 (305, needs 1..304)."),
     ],
 )
