@@ -203,8 +203,8 @@ def _split_layer(n: int, width: int, columns: int, platform: Platform, length: i
         depth, part = filled(-(-width // each)), filled(-(-columns // chains))
         if depth * (each - 1) >= width or part * (chains - 1) >= columns:
             continue  # the last would get nothing
-        if length is not None and depth * each != width:
-            return None
+        if each > 1 and depth * each != width:  # memory tiles cannot cut rows into parts of two widths
+            continue
         if max(n * depth, depth * part, n * part) <= platform.bank:
             return Split("inner", chains, each)
     return None

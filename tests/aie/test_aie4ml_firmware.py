@@ -238,6 +238,16 @@ def test_widths_are_refused_where_aie4ml_refuses_them(
     assert (tmp_path / "block" / "firmware" / "Makefile").is_file() == takes
 
 
+def test_firmware_is_written_where_the_input_is_cut_for_several_tiles(tmp_path: Path) -> None:
+    pytest.importorskip("aie4ml")
+    exported = ExportedBlock.make(make_block(256, 80), "block", platform_of("vek280"))
+    assert exported.splits["head0_query"].length == 5
+    (tmp_path / "block").mkdir()
+    for name, content in exported.files().items():
+        (tmp_path / name).write_bytes(content)
+    assert (write_firmware(tmp_path / "block") / "Makefile").is_file()
+
+
 def test_script_writes_the_firmware_of_the_blocks_named(
     paper_digits: Rewrite, digits_data: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:

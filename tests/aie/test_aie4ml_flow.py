@@ -294,6 +294,12 @@ def test_split_is_the_fewest_tiles_that_fit_the_banks() -> None:
     assert (splits["output"].length, splits["output"].chains) == (2, 3)
 
 
+def test_split_cuts_the_input_into_parts_of_one_width() -> None:
+    """Two tiles would do for 144 rows of 144, but of 80 and 64 columns."""
+    splits = split_layers("block", quantize(make_block(144, 144)), 144, "uint8", platform_of("vek280"))
+    assert splits["head0_query"].length == 3
+
+
 def test_split_divides_rows_where_int16_fills_the_bank() -> None:
     platform = platform_of("vek280")
     splits = split_layers("block", quantize(make_block(128, 32, output="int16")), 128, "int16", platform)
