@@ -142,8 +142,8 @@ def _plan_node(
     subject, shape, params = f"node '{node.name}'", item.codes.shape, node.params
     heads = None
     if len(params.heads) > 1:
-        if not -len(shape) <= params.head_axis < len(shape):
-            problem = f"head_axis {params.head_axis} is no axis"
+        if not -len(shape) <= params.head_axis < len(shape) or params.head_axis % len(shape) == len(shape) - 1:
+            problem = f"head_axis {params.head_axis} is no axis before the last"
             raise CodegenError(subject, problem, needs=f"one of rank {len(shape)}", remedy="Rewrite the original again")
         heads = shape[params.head_axis]
     reasons = params.violations(node.output, n=shape[-1], heads=heads)

@@ -14,9 +14,11 @@ from hccs_onnx.operator.schema import DOMAIN, VERSION, make_node
 from hccs_onnx.params import HccsParams, HeadParams
 
 
-def save_model(path: Path, output: str = "uint8", names: Sequence[str] = ("attention",)) -> None:
+def save_model(
+    path: Path, output: str = "uint8", names: Sequence[str] = ("attention",), heads: int = 1, head_axis: int = -3
+) -> None:
     """Masked HCCS nodes of these names, batch size and row length symbolic, all reading x; their outputs y_0, y_1..."""
-    params = HccsParams((HeadParams(16259, 127, 127),), masked=True)
+    params = HccsParams(tuple(HeadParams(16259 + i, 127, 127) for i in range(heads)), head_axis=head_axis, masked=True)
     code = TensorProto.FLOAT if output == "float" else TensorProto.INT8
     x = helper.make_tensor_value_info("x", code, ["batch", 12, "n", "n"])
     zero = numpy_helper.from_array(np.zeros((), output + "32" * (output == "float")), "zero")

@@ -125,6 +125,13 @@ def test_nodes_in_bodies_are_left_out_with_a_word(tmp_path: Path, caplog: pytest
     assert "2 HCCS nodes in bodies of If, Loop or Scan are left out" in caplog.text
 
 
+@pytest.mark.parametrize("axis", [-5, 3, 4])
+def test_heads_along_no_axis_before_the_last_are_refused(tmp_path: Path, axis: int) -> None:
+    save_model(tmp_path / "m.onnx", heads=12, head_axis=axis)
+    with pytest.raises(CodegenError, match=rf"node 'attention': head_axis {axis} is no axis before the last"):
+        write_project(tmp_path / "m.onnx", tmp_path / "aie", "vek280", shapes={"x": (1, 12, 12, 12)})
+
+
 def test_node_without_rows_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
