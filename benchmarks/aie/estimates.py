@@ -75,8 +75,8 @@ def shared_ports(target: Device) -> None:
         for n in lengths:
             kernel = kernel_estimate(target, output, reciprocal, n, masked=masked, wide=reciprocal == "norm")
             port = {bits: port_cycles(target, n, output, bits) for bits in (64, 128)}
-            own = max((target.ports(bits) or 0) / max(kernel.with_streams, port[bits]) for bits in port)
-            shared = min(target.tiles / kernel.with_streams, (target.ports(64) or 0) / port[64])
+            own = max(target.ports(bits) / max(kernel.with_streams, port[bits]) for bits in port)
+            shared = min(target.tiles / kernel.with_streams, max(target.ports(bits) / port[bits] for bits in port))
             cells.append(f"{shared / own:.2f}")
         print(f"| {output} {reciprocal}{' masked' if masked else ''} | " + " | ".join(cells) + " |")
 

@@ -64,6 +64,8 @@ void lengths(const char* name) {
   phases<Out, R, Masked, 128, Wide>(name);
   phases<Out, R, Masked, 256, Wide>(name);
   phases<Out, R, Masked, 512, Wide>(name);
+  phases<Out, R, Masked, 576, Wide>(name);  // the first that is not unrolled
+  phases<Out, R, Masked, 1024, Wide>(name);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ from hccs_onnx.params import OutputType
 _STACK = 1024  # bytes that aie4ml keeps free in the bank of a product's second operand
 _BYTES: dict[OutputType, int] = {"uint8": 1, "int16": 2}
 _LONGEST_ROW = 256
+_SHORT_BLOCK = 32  # rows up to which a memory tile has buffer descriptors enough for halves of `LANES`
 _MOST_CHAINS = 4  # of one head; for more, a memory tile has too few buffer descriptors
 
 
@@ -110,6 +111,21 @@ def check_rows(subject: str, n: int) -> None:
                            remedy=remedy)  # fmt: skip
 
 
+def check_width(subject: str, width: int, n: int) -> None:
+    """Refuse an input that aie4ml cannot cut into words for its memory tiles: `n` rows of `width` numbers.
+
+    Raises
+    ------
+    CodegenError
+        With what to do about it.
+    """
+    step = LANES // 2 if n <= _SHORT_BLOCK else LANES
+    if width % step:
+        remedy = "Export the model with such a width, or use the flow adf"
+        raise CodegenError(subject, "aie4ml cannot read rows of so many numbers", found=width,
+                           needs=f"a multiple of {step}", remedy=remedy)  # fmt: skip
+
+
 def split_layers(
     subject: str, block: QuantizedBlock, n: int, output: OutputType, platform: Platform
 ) -> dict[str, Split]:
@@ -187,8 +203,8 @@ def _split_layer(n: int, width: int, columns: int, platform: Platform, length: i
         depth, part = filled(-(-width // each)), filled(-(-columns // chains))
         if depth * (each - 1) >= width or part * (chains - 1) >= columns:
             continue  # the last would get nothing
-        if length is not None and depth * each != width:
-            return None
+        if each > 1 and depth * each != width:  # memory tiles cannot cut rows into parts of two widths
+            continue
         if max(n * depth, depth * part, n * part) <= platform.bank:
             return Split("inner", chains, each)
     return None

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from hccs_onnx.aie.nodes import named_nodes
 from hccs_onnx.errors import CodegenError
 from hccs_onnx.graph.heads import projected
 from hccs_onnx.graph.patterns import LOGIT_STEPS, query_key
 from hccs_onnx.graph.patterns.base import NoMatch, Step
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.view import GraphView
-from hccs_onnx.operator.schema import is_hccs, read_attributes
+from hccs_onnx.operator.schema import read_attributes
 from hccs_onnx.params import HccsParams, LogitQuantizer, OutputType
 
 REWRITE = "Rewrite the original model with --data DATA --profile paper --to uint8 (or int16) --reciprocal clb (or div)"
@@ -100,7 +101,7 @@ def find_cuts(model: onnx.ModelProto, path: Path, nodes: Sequence[str] = ()) -> 
     >>> find_cuts(model, Path("encoder.onnx"))[0].source  # doctest: +SKIP
     'layer_norm'
     """
-    present = {each.name or each.output[0]: each for each in model.graph.node if is_hccs(each)}
+    present = named_nodes(model)
     if not present:
         raise CodegenError(str(path), "holds no HCCS node", remedy=REWRITE)
     unknown = [name for name in nodes if name not in present]

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from hccs_onnx.aie.aie4ml_block import AttentionBlock
-from hccs_onnx.aie.aie4ml_config import Platform, Split, check_rows, configuration, split_layers
+from hccs_onnx.aie.aie4ml_config import Platform, Split, check_rows, check_width, configuration, split_layers
 from hccs_onnx.aie.aie4ml_cut import REWRITE
 from hccs_onnx.aie.aie4ml_graph import INPUT, OUTPUT, build_graph, layer_name
 from hccs_onnx.aie.aie4ml_quantize import QuantizedBlock, quantize
@@ -117,6 +117,7 @@ class ExportedBlock:
         cut = block.cut
         subject = f"node '{cut.node}'"
         check_rows(subject, block.rows)
+        check_width(subject, block.x.shape[-1], block.rows)
         reasons = cut.params.violations(cut.output, profile="paper", n=block.rows)
         if reasons:
             raise CodegenError(subject, f"aie4ml's kernels cannot compute it: {reasons[0]}", remedy=REWRITE)

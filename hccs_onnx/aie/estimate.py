@@ -4,8 +4,8 @@ The model: every operation that the host emulation counts needs a slot of the lo
 most cycles bounds a row. Loads have two slots, stores, multiplications and moves (vector ALU, permute, broadcast,
 lanes, accumulator to register) one each. Unpacking after a load, and shift-round-saturate before a store, are free. The
 compiler fills `FILLED` of the bounding slot. On top come scalar divisions. `phased` is the cautious figure: the
-kernel's four loops do not overlap, and each takes `FILL_CYCLES` a band to fill and drain its pipeline. Scalar
-operations are not counted.
+kernel's four loops do not overlap, and each takes `FILL_CYCLES` a band (three of them: a row, where rows are longer
+than 512 codes) to fill and drain its pipeline. Scalar operations are not counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 
 from hccs_onnx.aie.devices import Device
-from hccs_onnx.aie.kernels import padded_columns
+from hccs_onnx.aie.kernels import band_rows, is_long, padded_columns
 from hccs_onnx.params import HccsParams, OutputType, Reciprocal
 
 Slots = Mapping[str, float]
@@ -123,9 +123,10 @@ def kernel_estimate(
             by_phase[name]["move"] += 1
     total = {slot: sum(slots[slot] for slots in by_phase.values()) for slot in by_phase["sums"]}
     bound = max(total, key=lambda slot: total[slot])
-    band = max(1, min(32, (4096 if device.arch == 10 else 8192) // (64 * -(-n // 64))))
-    loops = sum(1 for slots in by_phase.values() if max(slots.values()) > 0)
-    phased = sum(max(slots.values()) for slots in by_phase.values()) / FILLED + loops * FILL_CYCLES / band
+    band = band_rows(n, device.arch)
+    a_row = {"maxima", "sums", "normalise"} if is_long(n) else set()  # a loop for each row, not one for the band
+    fills = sum(1 if phase in a_row else 1 / band for phase, slots in by_phase.items() if max(slots.values()) > 0)
+    phased = sum(max(slots.values()) for slots in by_phase.values()) / FILLED + fills * FILL_CYCLES
     return KernelEstimate(n, total[bound] / FILLED, bound, phased, floors(device, output, n))
 
 

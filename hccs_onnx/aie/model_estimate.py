@@ -12,11 +12,13 @@ from onnx import TensorProto
 
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.estimate import KernelEstimate, node_kernel_estimate
-from hccs_onnx.aie.nodes import bind_shapes
+from hccs_onnx.aie.nodes import bind_shapes, named_nodes
+from hccs_onnx.aie.plan import Work, make_plan
+from hccs_onnx.aie.vectors import OUT_BYTES
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.files import read_model
 from hccs_onnx.graph.shapes import tensor_types
-from hccs_onnx.operator.schema import is_hccs, read_attributes
+from hccs_onnx.operator.schema import read_attributes
 from hccs_onnx.params import OutputType, Reciprocal
 
 ROWS_A_TILE = 32
@@ -77,7 +79,7 @@ def estimate_model(
     ModelError
         If the model cannot be read, has no such node, a row length is not static, or `tiles` does not fit.
     CodegenError
-        If `shapes` do not fit.
+        If `shapes` do not fit, or a row does not fit into a tile.
     """
     if tiles is not None and not 1 <= tiles <= device.tiles:
         raise ModelError("--tiles", f"does not fit {device.name}", found=tiles, needs=f"1..{device.tiles}")
@@ -85,8 +87,7 @@ def estimate_model(
     bind_shapes(model, shapes or {})
     types = tensor_types(model, path.parent)
     found = []
-    for index, node in enumerate(filter(is_hccs, model.graph.node)):
-        name = node.name or f"HCCS_{index}"
+    for name, node in named_nodes(model).items():
         output = _OUTPUTS.get(_element_type(types, node.input[1]))
         if output is None:
             continue
@@ -96,6 +97,9 @@ def estimate_model(
             remedy = "Bind the inputs' shapes, as in --shape input_ids=1,128"
             raise ModelError(f"node '{name}'", "row length is not static", remedy=remedy)
         params, n = read_attributes(node), dims[-1]
+        make_plan(
+            device, Work(1, 1, n, OUT_BYTES[output], params.masked), f"node '{name}'"
+        )  # refuses what does not fit
         kernel = node_kernel_estimate(device, output, params, n)
         rows = math.prod(dims[:-1]) or None
         share = tiles or min(device.tiles, math.ceil((rows or 1) / ROWS_A_TILE))

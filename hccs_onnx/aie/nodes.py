@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,14 @@ from onnx import TensorProto
 from hccs_onnx.calibration.collect import run, with_outputs
 from hccs_onnx.calibration.data import DataSource, Samples, input_specs
 from hccs_onnx.errors import CodegenError, DataError
+from hccs_onnx.graph.names import all_nodes
 from hccs_onnx.graph.sessions import load_session
 from hccs_onnx.graph.shapes import tensor_types
 from hccs_onnx.operator.schema import ELEMENT_TYPES, is_hccs, read_attributes
 from hccs_onnx.params import HccsParams, OutputType
 from hccs_onnx.reference import MASK_CODE, Array
+
+logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, Sequence[int]]
 _OUTPUTS = {element: output for output, element in ELEMENT_TYPES.items()}
@@ -31,7 +36,7 @@ class HccsNode:
     Parameters
     ----------
     name : str
-        Node name, or what stands for it where it has none.
+        Node name; that of its output where it has none, or shares it.
     x, y : str
         Tensors that it reads and writes.
     output : {'uint8', 'int16'}
@@ -63,6 +68,31 @@ class NodeCodes:
     origin: str
 
 
+def named_nodes(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The HCCS nodes of the main graph in its order, none of them lost where names are missing or not unique.
+
+    Such a node is called by its output. Nodes in bodies of If, Loop and Scan are left out, which is logged.
+
+    Examples
+    --------
+    >>> text = '''<ir_version: 8, opset_import: ["": 17, "hccs": 1]> g (int8[n] x, uint8 z) => (uint8[n] y) {
+    ...     [node] a = hccs.HCCS (x, z)
+    ...     [node] y = hccs.HCCS (x, z)
+    ... }'''
+    >>> list(named_nodes(onnx.parser.parse_model(text)))
+    ['a', 'y']
+    """
+    inside = sum(map(is_hccs, all_nodes(model.graph.node))) - sum(map(is_hccs, model.graph.node))
+    if inside:
+        logger.warning("%d HCCS nodes in bodies of If, Loop or Scan are left out", inside)
+    nodes = list(filter(is_hccs, model.graph.node))
+    times = Counter(node.name for node in nodes)
+    names = [node.name if node.name and times[node.name] == 1 else node.output[0] for node in nodes]
+    if len(set(names)) < len(names):  # an output is called like another node
+        names = [node.output[0] for node in nodes]
+    return dict(zip(names, nodes, strict=True))
+
+
 def find_nodes(model: onnx.ModelProto, path: Path, names: Sequence[str] = ()) -> tuple[HccsNode, ...]:
     """The HCCS nodes with int8 logits, in graph order.
 
@@ -87,7 +117,7 @@ def find_nodes(model: onnx.ModelProto, path: Path, names: Sequence[str] = ()) ->
     Traceback (most recent call last):
     hccs_onnx.errors.CodegenError: m.onnx: holds no HCCS node. Rewrite it first: python -m hccs_onnx rewrite m.onnx ...
     """
-    nodes = {node.name or f"HCCS_{index}": node for index, node in enumerate(filter(is_hccs, model.graph.node))}
+    nodes = named_nodes(model)
     if not nodes:
         remedy = f"Rewrite it first: python -m hccs_onnx rewrite {path} --data DATA --to uint8"
         raise CodegenError(str(path), "holds no HCCS node", remedy=remedy)
@@ -97,9 +127,10 @@ def find_nodes(model: onnx.ModelProto, path: Path, names: Sequence[str] = ()) ->
         raise CodegenError("--node", "is no HCCS node of the model", found=unknown[0], needs=needs)
     types = tensor_types(model, path.parent)
     floats, found = [], []
-    for name in names or nodes:
-        node = nodes[name]
-        output = _output_type(types, node)
+    for name, node in nodes.items():
+        if names and name not in names:
+            continue
+        output = _output_type(types, name, node)
         if output == "float":
             floats.append(name)
         else:
@@ -112,11 +143,11 @@ def find_nodes(model: onnx.ModelProto, path: Path, names: Sequence[str] = ()) ->
     return tuple(found)
 
 
-def _output_type(types: Mapping[str, onnx.TypeProto], node: onnx.NodeProto) -> OutputType:
+def _output_type(types: Mapping[str, onnx.TypeProto], name: str, node: onnx.NodeProto) -> OutputType:
     zero = types.get(node.input[1]) if len(node.input) > 1 else None
     element = zero.tensor_type.elem_type if zero is not None else TensorProto.UNDEFINED
     if element not in _OUTPUTS:
-        raise CodegenError(f"node '{node.name}'", "output type is not known", remedy="Rewrite the original again")
+        raise CodegenError(f"node '{name}'", "output type is not known", remedy="Rewrite the original again")
     return _OUTPUTS[element]
 
 
@@ -175,6 +206,8 @@ def codes_from_data(
     ------
     DataError
         If there is no sample that fits.
+    CodegenError
+        If a node has no rows on the first.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -183,8 +216,9 @@ def codes_from_data(
     session = load_session(with_outputs(changed, names), path)
     feed = next(iter(samples))
     values = run(session, names, feed)
-    return tuple(NodeCodes(_not_empty(node, value), f"first sample of {Path(samples.name).name}")
-                 for node, value in zip(nodes, values, strict=True))  # fmt: skip
+    _check_rows(nodes, [value.shape for value in values], "Give another sample")
+    origin = f"first sample of {Path(samples.name).name}"
+    return tuple(NodeCodes(value, origin) for value in values)
 
 
 def codes_at_random(model: onnx.ModelProto, path: Path, nodes: Sequence[HccsNode]) -> tuple[NodeCodes, ...]:
@@ -193,11 +227,13 @@ def codes_at_random(model: onnx.ModelProto, path: Path, nodes: Sequence[HccsNode
     Raises
     ------
     CodegenError
-        If a shape is not static.
+        If a shape is not static, or has no rows.
     """
+    shapes = static_shapes(model, path, nodes)
+    _check_rows(nodes, shapes, "Bind other shapes with --shape")
     return tuple(
         NodeCodes(_random_codes(shape, seed, node.params.masked), f"random codes, seed {seed}")
-        for seed, (node, shape) in enumerate(zip(nodes, static_shapes(model, path, nodes), strict=True))
+        for seed, (node, shape) in enumerate(zip(nodes, shapes, strict=True))
     )
 
 
@@ -251,10 +287,10 @@ def _static(kind: onnx.TypeProto | None) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
 
 
-def _not_empty(node: HccsNode, value: Array) -> Array:
-    if not value.size:
-        raise CodegenError(f"node '{node.name}'", "has no rows", found=list(value.shape), remedy="Give another sample")
-    return value
+def _check_rows(nodes: Sequence[HccsNode], shapes: Sequence[tuple[int, ...]], remedy: str) -> None:
+    for node, shape in zip(nodes, shapes, strict=True):
+        if 0 in shape:
+            raise CodegenError(f"node '{node.name}'", "has no rows", found=list(shape), remedy=remedy)
 
 
 def _random_codes(shape: tuple[int, ...], seed: int, masked: bool) -> Array:

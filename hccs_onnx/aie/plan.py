@@ -6,7 +6,7 @@ run one kernel: `slots` blocks of `rows` rows an iteration, with a set of parame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.kernels import working_bytes
@@ -14,10 +14,11 @@ from hccs_onnx.errors import CodegenError
 
 LANES = 32  # rows are padded to a multiple of this many codes
 SPILLED_BYTES = 1024  # of stack, beside the kernel's own arrays
-HEAP_BYTES = 1024  # the compiler's default
+HEAP_BYTES = 1024  # the compiler's default; holds the kernel's constants, less than 700 bytes, too
+SYNC_BYTES = 32  # the compiler's own, for the number of iterations
 PARAMETER_BYTES = 16  # B, S, Dmax and a spare, int32
 ALIGNMENT = 64  # widest access of any generation
-PL_FREQ_MHZ = 312.5  # of logic, at its ports: a quarter of the array's clock, which logic reaches easily
+LONGEST_ROW = 32736  # codes of a row that the kernel takes
 BATCH = 32  # rows that the fast kernel takes at once; a tile with fewer does not get up to speed
 
 
@@ -136,8 +137,8 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     subject : str
         Whom errors are about: the node.
     tiles : int, optional
-        Most tiles to use; by default as many as have 32 rows each, within the array and its ports. Fewer are used where
-        more would not help.
+        Most tiles to use; by default as many as have 32 rows each, or as the heads need, within the array and its
+        ports. Fewer are used where more would not help.
 
     Raises
     ------
@@ -152,7 +153,7 @@ def make_plan(device: Device, work: Work, subject: str, tiles: int | None = None
     (48, 1, 32, 1)
     """
     most = _most_slots(device, work, subject)
-    limit = _tile_limit(device, work, subject, tiles)
+    limit = _tile_limit(device, work, subject, tiles, most)
     chunks, slots = _split(work, limit, most)
     if not chunks:
         needs = f">= {-(-work.heads // most)}"
@@ -180,9 +181,19 @@ def _stack_bytes(device: Device, work: Work) -> int:
     return _aligned(working_bytes(work.n, BATCH, masked=work.masked, arch=device.arch) + SPILLED_BYTES)
 
 
+def _system_bytes(device: Device, work: Work) -> int:
+    """Stack and what else the compiler needs in one piece."""
+    return _stack_bytes(device, work) + HEAP_BYTES + _aligned(SYNC_BYTES)
+
+
 def _reserved(device: Device, work: Work, slots: int) -> int:
-    """Bytes of a tile that are not for buffers: stack, heap, and parameters twice (they may change while it runs)."""
-    return _stack_bytes(device, work) + HEAP_BYTES + 2 * _aligned(PARAMETER_BYTES * slots)
+    """Bytes of a tile that are not for buffers; parameters count twice, as they may change while the kernel runs."""
+    return _system_bytes(device, work) + 2 * _aligned(PARAMETER_BYTES * slots)
+
+
+def _bank_rest(device: Device, work: Work, slots: int) -> int:
+    """Bytes to leave beside a buffer in each bank: one has the stack, two have the parameters."""
+    return max(_system_bytes(device, work), _aligned(PARAMETER_BYTES * slots))
 
 
 def _aligned(size: int) -> int:
@@ -197,25 +208,30 @@ def _fits(device: Device, work: Work, slots: int, rows: int) -> bool:
 
 def _most_slots(device: Device, work: Work, subject: str) -> int:
     """Slots of one row each that fit a tile; an error if none does."""
-    most = (device.memory_bytes - _reserved(device, work, 0)) // (2 * work.row_bytes + 2 * PARAMETER_BYTES)
-    while most > 0 and not _fits(device, work, most, 1):
-        most -= 1
-    if most <= 0:
-        bytes_left = device.memory_bytes - _reserved(device, work, 1)
-        longest = bytes_left // (2 * (1 + work.out_bytes)) // LANES * LANES
+    if work.n > LONGEST_ROW or not _fits(device, work, 1, 1):
+        longest = _longest_row(device, work)
         remedy = "Shorten the sequence, or leave this node out with --node"
-        if work.out_bytes == 2:
-            remedy = f"Rewrite with --to uint8 ({bytes_left // 4 // LANES * LANES} codes), or shorten the sequence"
+        if work.out_bytes == 2 and work.n <= (bytes_longest := _longest_row(device, replace(work, out_bytes=1))):
+            remedy = f"Rewrite with --to uint8 (up to {bytes_longest}), or shorten the sequence"
         raise CodegenError(
             subject, f"a row does not fit into a tile of {device.name}", found=f"n = {work.n}", needs=f"<= {longest}",
             remedy=remedy,
         )  # fmt: skip
+    most = (device.memory_bytes - _reserved(device, work, 0)) // (2 * work.row_bytes + 2 * PARAMETER_BYTES)
+    while not _fits(device, work, most, 1):
+        most -= 1
     return most
+
+
+def _longest_row(device: Device, work: Work) -> int:
+    """Most codes of a row that fits a tile; what the kernel needs beside it depends on its length."""
+    lengths = range(LONGEST_ROW, 0, -LANES)
+    return next((n for n in lengths if _fits(device, replace(work, n=n), 1, 1)), 0)
 
 
 def _most_rows(device: Device, work: Work, slots: int) -> int:
     """Rows a slot and iteration: a bank a buffer if that leaves full batches, else what fits."""
-    in_bank = (device.bank_bytes - _reserved(device, work, slots)) // (slots * work.columns * work.out_bytes)
+    in_bank = (device.bank_bytes - _bank_rest(device, work, slots)) // (slots * work.columns * work.out_bytes)
     if device.banks >= 4 and slots * in_bank >= BATCH:
         return in_bank
     most = max(1, (device.memory_bytes - _reserved(device, work, slots)) // (2 * slots * work.row_bytes))
@@ -224,11 +240,10 @@ def _most_rows(device: Device, work: Work, slots: int) -> int:
     return most
 
 
-def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None) -> int:
-    ports = device.ports(64)
-    limit = device.tiles if ports is None else min(device.tiles, ports)
+def _tile_limit(device: Device, work: Work, subject: str, tiles: int | None, most_slots: int) -> int:
+    limit = min(device.tiles, device.ports(64))
     if tiles is None:
-        return max(1, min(limit, -(-work.heads * work.rows // BATCH)))
+        return min(limit, max(-(-work.heads * work.rows // BATCH), -(-work.heads // most_slots)))
     if not 1 <= tiles <= limit:
         what = "tiles" if limit == device.tiles else "ports to and from logic"
         remedy = f"{device.name} has {limit} {what}, and each tile takes one of each"
@@ -266,12 +281,11 @@ def _memory(device: Device, work: Work, rows: int, slots: int) -> Memory:
     size_in, size_out = _aligned(rows * work.columns), _aligned(rows * work.columns * work.out_bytes)
     bank = device.bank_bytes
     stack = _stack_bytes(device, work)
-    if device.banks >= 4 and size_out + _reserved(device, work, slots) <= bank:
+    if device.banks >= 4 and size_out + _bank_rest(device, work, slots) <= bank:
         return Memory((0, 2 * bank), (bank, 3 * bank), stack)
     return Memory((0, size_in + size_out), (size_in, 2 * size_in + size_out), stack)
 
 
 def _port_bits(device: Device, tiles: int) -> int:
     """The widest port of which there are enough: narrow ones do not keep up with the array's clock."""
-    wide = device.ports(128)
-    return 128 if wide is None or tiles <= wide else 64
+    return 128 if tiles <= device.ports(128) else 64

@@ -8,7 +8,7 @@ from typing import Any
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.estimate import KernelEstimate, node_kernel_estimate
 from hccs_onnx.aie.kernels import padded_columns
-from hccs_onnx.aie.plan import PL_FREQ_MHZ, Plan
+from hccs_onnx.aie.plan import Plan
 from hccs_onnx.aie.vectors import OUT_BYTES
 from hccs_onnx.params import HccsParams, OutputType
 
@@ -104,4 +104,4 @@ def port_cycles(device: Device, n: int, output: OutputType, port_bits: int) -> f
     >>> port_cycles(device("vek280"), 128, "uint8", 128), port_cycles(device("vek280"), 128, "int16", 64)
     (32.0, 128.0)
     """
-    return padded_columns(n) * OUT_BYTES[output] / (port_bits / 8 * PL_FREQ_MHZ / device.clock_mhz)
+    return padded_columns(n) * OUT_BYTES[output] / (port_bits / 8 * device.logic_mhz / device.clock_mhz)

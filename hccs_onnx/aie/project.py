@@ -17,7 +17,7 @@ from hccs_onnx.aie.devices import Device, device
 from hccs_onnx.aie.folder import check_folder, write_folder
 from hccs_onnx.aie.manifest import NodeProject
 from hccs_onnx.aie.nodes import HccsNode, NodeCodes, bind_shapes, codes_at_random, codes_from_data, find_nodes
-from hccs_onnx.aie.plan import make_plan
+from hccs_onnx.aie.plan import Plan, Work, make_plan
 from hccs_onnx.aie.plan_estimate import plan_estimate
 from hccs_onnx.aie.sources import KERNEL_FOLDER, KERNELS, common_sources, node_sources
 from hccs_onnx.aie.vectors import make_work, rows_by_head, tile_inputs, tile_outputs, to_text
@@ -142,17 +142,27 @@ def _plan_node(
     subject, shape, params = f"node '{node.name}'", item.codes.shape, node.params
     heads = None
     if len(params.heads) > 1:
-        if not -len(shape) <= params.head_axis < len(shape):
-            problem = f"head_axis {params.head_axis} is no axis"
+        if not -len(shape) <= params.head_axis < len(shape) or params.head_axis % len(shape) == len(shape) - 1:
+            problem = f"head_axis {params.head_axis} is no axis before the last"
             raise CodegenError(subject, problem, needs=f"one of rank {len(shape)}", remedy="Rewrite the original again")
         heads = shape[params.head_axis]
     reasons = params.violations(node.output, n=shape[-1], heads=heads)
     if reasons:
         raise CodegenError(subject, reasons[0], remedy="Calibrate and rewrite the original again")
-    plan = make_plan(chosen, make_work(item.codes, params, node.output), subject, tiles)
+    plan = _plan(chosen, make_work(item.codes, params, node.output), subject, tiles, node)
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", node.name).strip("._")[-60:]
     estimate = plan_estimate(chosen, plan, params, node.output) if kernel == "fast" else None
     return NodeProject(node, f"{index:02d}_{safe}", tuple(shape), item.origin, plan, estimate)
+
+
+def _plan(chosen: Device, work: Work, subject: str, tiles: int | None, node: HccsNode) -> Plan:
+    """The plan; left to choose, one of fewer tiles whose ports are wider, where the model says that it is faster."""
+    plan = make_plan(chosen, work, subject, tiles)
+    wide = chosen.ports(128)
+    if tiles is not None or len(plan.tiles) <= wide or work.heads > wide:
+        return plan
+    plans = (plan, make_plan(chosen, work, subject, wide))
+    return min(plans, key=lambda each: plan_estimate(chosen, each, node.params, node.output).microseconds)
 
 
 def _vectors(project: NodeProject, codes: Array) -> dict[str, str]:

@@ -22,6 +22,8 @@ from hccs_onnx.reference import Array
 
 OUTPUT_FOLDER = "x86simulator_output"
 _SOURCES = ("kernels.cc", "graph.cpp")
+_ELSEWHERE = {"AIE_EMULATION_INPUT_DIR", "AIE_EMULATION_OUTPUT_DIR", "AIE_EMULATION_REPORT"}
+"""What would make an emulated graph read or write somewhere else."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ def _run(build: Build, project: Path, node: WrittenNode) -> list[SlotResult] | s
     program = build.link(f"{node.folder}.run", [build.place(source, includes) for source in sources])
     work = build.folder / node.folder
     shutil.copytree(project / node.folder / "data", work / "data")
-    done = subprocess.run([str(program)], cwd=work, capture_output=True, text=True, errors="replace", check=False)
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    done = subprocess.run(
+        [str(program)], cwd=work, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode:
         return _complaint(done)
     results = []

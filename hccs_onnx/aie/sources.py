@@ -9,7 +9,7 @@ from importlib import resources
 from hccs_onnx._version import __version__
 from hccs_onnx.aie.devices import Device
 from hccs_onnx.aie.manifest import NodeProject
-from hccs_onnx.aie.plan import HEAP_BYTES, LANES, PL_FREQ_MHZ
+from hccs_onnx.aie.plan import HEAP_BYTES, LANES
 from hccs_onnx.aie.vectors import slot_params
 
 KERNELS = {"fast": "softmax", "reference": "softmax_reference"}
@@ -50,7 +50,7 @@ def common_sources(projects: Sequence[NodeProject], device: Device, model: str) 
     values = {
         "NODES": " ".join(project.folder for project in projects),
         "PART": device.part,
-        "PL_FREQ_MHZ": PL_FREQ_MHZ,
+        "PL_FREQ_MHZ": f"{device.logic_mhz:g}",
         "HEAP_BYTES": HEAP_BYTES,
         "MODEL": model,
         "TARGET": f"{device.name} ({device.chip}, {device.generation})",

@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     note(f"modelled for {target.generation} at {target.clock_mhz / 1000} GHz, not run on a device")
     note(_LEGEND)
     ports = target.ports(64)
-    if ports is not None and any(item.tiles > ports for item in found):
+    if any(item.tiles > ports for item in found):
         note(f"codegen takes at most {ports} tiles for a node: {target.name} has ports to and from logic for no more")
     return ExitStatus.OK
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ from conftest import needs_ir_version_10
 from aie.aie4ml_oracle import fraction, run_block, structs
 from aie.conftest import Rewrite
 from aie.emulation.compiling import compile_program, run_program
+from aie.made_up_block import make_block
 from hccs_onnx import workflow
+from hccs_onnx.aie import aie4ml_export
 from hccs_onnx.aie.aie4ml_block import read_blocks
+from hccs_onnx.aie.aie4ml_config import platform_of
 from hccs_onnx.aie.aie4ml_cut import find_cuts
-from hccs_onnx.aie.aie4ml_export import WrittenBlock
+from hccs_onnx.aie.aie4ml_export import ExportedBlock, WrittenBlock
 from hccs_onnx.aie.aie4ml_flow import write_project
 from hccs_onnx.aie.aie4ml_script import write_firmware
 from hccs_onnx.calibration.data import Feed, Samples, input_specs
+from hccs_onnx.errors import CodegenError
 
 ARCH = {"vek280": 20, "vek385": 22}
 PROGRAM = """// Runs HCCS kernels of an aie4ml project on its own parameters: kernels STRUCT
@@ -214,6 +219,33 @@ def test_firmware_of_minilm_computes_the_block(
     block = report.blocks[3]
     write_firmware(report.folder / block.folder)
     check_block(report.folder, block, model, data[0], tmp_path, "vek280")
+
+
+@pytest.mark.parametrize(("width", "n", "takes"), [(8, 16, True), (24, 32, True), (20, 32, False), (40, 48, False)])
+def test_widths_are_refused_where_aie4ml_refuses_them(
+    width: int, n: int, takes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aie4ml")
+    block = make_block(n, width)
+    with nullcontext() if takes else pytest.raises(CodegenError, match="rows of so many numbers"):
+        ExportedBlock.make(block, "block", platform_of("vek280"))
+    monkeypatch.setattr(aie4ml_export, "check_width", lambda *_: None)
+    for name, content in ExportedBlock.make(block, "block", platform_of("vek280")).files().items():
+        (tmp_path / "block").mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with nullcontext() if takes else pytest.raises(Exception, match="BDs from a memory tile"):
+        write_firmware(tmp_path / "block")
+    assert (tmp_path / "block" / "firmware" / "Makefile").is_file() == takes
+
+
+def test_firmware_is_written_where_the_input_is_cut_for_several_tiles(tmp_path: Path) -> None:
+    pytest.importorskip("aie4ml")
+    exported = ExportedBlock.make(make_block(256, 80), "block", platform_of("vek280"))
+    assert exported.splits["head0_query"].length == 5
+    (tmp_path / "block").mkdir()
+    for name, content in exported.files().items():
+        (tmp_path / name).write_bytes(content)
+    assert (write_firmware(tmp_path / "block") / "Makefile").is_file()
 
 
 def test_script_writes_the_firmware_of_the_blocks_named(

@@ -16,8 +16,9 @@ from aie.conftest import Rewrite
 from aie.made_up_block import make_block
 from hccs_onnx import workflow
 from hccs_onnx.aie.aie4ml_block import Projection, read_blocks
-from hccs_onnx.aie.aie4ml_config import check_rows, configuration, platform_of, split_layers
+from hccs_onnx.aie.aie4ml_config import check_rows, check_width, configuration, platform_of, split_layers
 from hccs_onnx.aie.aie4ml_cut import find_cuts
+from hccs_onnx.aie.aie4ml_export import ExportedBlock
 from hccs_onnx.aie.aie4ml_flow import write_project
 from hccs_onnx.aie.aie4ml_graph import build_graph
 from hccs_onnx.aie.aie4ml_quantize import best_fraction, quantize
@@ -273,11 +274,30 @@ def test_rows_are_refused(n: int) -> None:
         check_rows("block", n)
 
 
+@pytest.mark.parametrize(("width", "n"), [(8, 16), (40, 32), (48, 48), (96, 256)])
+def test_widths_are_taken(width: int, n: int) -> None:
+    check_width("block", width, n)
+
+
+@pytest.mark.parametrize(("width", "n", "step"), [(50, 16, 8), (20, 32, 8), (40, 48, 16), (120, 128, 16)])
+def test_widths_are_refused(width: int, n: int, step: int) -> None:
+    with pytest.raises(CodegenError, match=rf"\({width}, needs a multiple of {step}\)"):
+        check_width("block", width, n)
+    with pytest.raises(CodegenError, match="cannot read rows of so many numbers"):
+        ExportedBlock.make(make_block(n, width), "block", platform_of("vek280"))
+
+
 def test_split_is_the_fewest_tiles_that_fit_the_banks() -> None:
     splits = split_layers("block", quantize(make_block(128, 384, 2, 32)), 128, "uint8", platform_of("vek280"))
     assert splits["head0_query"].length == 3  # 128 x 384 bytes of x in banks of 16 KiB
     assert splits["head1_logits"].chains == 1
     assert (splits["output"].length, splits["output"].chains) == (2, 3)
+
+
+def test_split_cuts_the_input_into_parts_of_one_width() -> None:
+    """Two tiles would do for 144 rows of 144, but of 80 and 64 columns."""
+    splits = split_layers("block", quantize(make_block(144, 144)), 144, "uint8", platform_of("vek280"))
+    assert splits["head0_query"].length == 3
 
 
 def test_split_divides_rows_where_int16_fills_the_bank() -> None:

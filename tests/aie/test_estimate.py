@@ -9,17 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from aie.made_up_node import save_model
+from hccs_onnx.aie import estimate
 from hccs_onnx.aie.devices import TARGETS, device
 from hccs_onnx.aie.estimate import PUBLISHED, kernel_estimate, published_estimate
+from hccs_onnx.aie.kernels import band_rows
 from hccs_onnx.cli import main
-from hccs_onnx.operator.body import function_body
-from hccs_onnx.operator.schema import DOMAIN, VERSION, make_node
-from hccs_onnx.params import HccsParams, HeadParams
 
 ROOT = Path(__file__).parents[2]
 VEK280 = device("vek280")
@@ -44,27 +41,29 @@ def test_kernel_takes_fewer_modelled_cycles_than_published(n: int, times: float)
 def test_cycles_grow_with_row_length_and_stay_above_floors(target: str) -> None:
     for output, reciprocal in (("uint8", "norm"), ("uint8", "clb"), ("int16", "div")):
         estimates = [kernel_estimate(device(target), output, reciprocal, n) for n in (31, 32, 64, 128, 256, 1000)]  # type: ignore[arg-type]
-        cycles = [estimate.cycles for estimate in estimates]
+        cycles = [item.cycles for item in estimates]
         assert cycles[1:] == sorted(cycles[1:])
         assert cycles[0] > cycles[1]  # padding costs
-        for estimate in estimates:
-            assert estimate.cycles > max(estimate.floors["load"], estimate.floors["store"])
-            assert estimate.with_streams >= estimate.floors["stream"]
+        for item in estimates:
+            assert item.cycles > max(item.floors["load"], item.floors["store"])
+            assert item.with_streams >= item.floors["stream"]
 
 
-def save_model(path: Path, output: str = "uint8") -> None:
-    """One masked HCCS node, its batch size and row length symbolic."""
-    params = HccsParams((HeadParams(16259, 127, 127),), masked=True)
-    code = TensorProto.FLOAT if output == "float" else TensorProto.INT8
-    x = helper.make_tensor_value_info("x", code, ["batch", 12, "n", "n"])
-    y = helper.make_tensor_value_info(
-        "y", helper.np_dtype_to_tensor_dtype(np.dtype(output + "32" * (output == "float"))), None
-    )
-    zero = numpy_helper.from_array(np.zeros((), output + "32" * (output == "float")), "zero")
-    graph = helper.make_graph([make_node(params, "x", "zero", "y", name="attention")], "g", [x], [y], [zero])
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, VERSION)]
-    body = function_body(output, "norm", 17)  # type: ignore[arg-type]
-    onnx.save(helper.make_model(graph, opset_imports=imports, functions=[body], ir_version=8), path)
+@pytest.mark.parametrize(
+    ("n", "rows", "fills"),
+    [
+        (128, 32, 3 / 32),  # clb: maxima, sums and normalise are loops, a band each
+        (300, 16, 3 / 16),  # the kernel halves its band until it fits: 32 rows do not, 25 are no band
+        (600, 8, 3),  # long rows: each has loops of its own
+    ],
+)
+def test_cautious_estimate_fills_the_pipeline_as_often_as_the_kernel_loops(
+    n: int, rows: int, fills: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert band_rows(n) == rows
+    filled = kernel_estimate(VEK280, "uint8", "clb", n).phased
+    monkeypatch.setattr(estimate, "FILL_CYCLES", 0)
+    assert filled - kernel_estimate(VEK280, "uint8", "clb", n).phased == pytest.approx(20 * fills)
 
 
 def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,13 +78,13 @@ def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[
     kernel = kernel_estimate(VEK280, "uint8", "norm", 128, masked=True, wide=True)
     assert node["cycles_a_row"] == kernel.cycles
     assert node["microseconds"] == pytest.approx(32 * kernel.with_streams / 1250)
-    assert main([*command, "--tiles", "168"]) == 0
+    assert main([*command, "--tiles", "112"]) == 0
     out, err = capsys.readouterr()
     assert "modelled" in out
     assert "in all" in out and "on all tiles of the node" in err
     assert "codegen" not in err
-    assert main([*command, "--tiles", "169"]) == 0
-    assert "codegen takes at most 168 tiles for a node: vek280 has ports" in capsys.readouterr().err
+    assert main([*command, "--tiles", "113"]) == 0
+    assert "codegen takes at most 112 tiles for a node: vek280 has ports" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -94,6 +93,10 @@ def test_estimate_lists_each_node(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "error: node 'attention': row length is not static. Bind the inputs' shapes"),
         (["--shape", "z=1"], "error: --shape z: is no input of the model (needs one of x)."),
         (["--shape", "x=2,13,4,4"], "error: --shape x: does not fit the input ([2, 13, 4, 4], needs [batch, 12, "),
+        (
+            ["--shape", "x=1,12,20000,20000"],
+            "error: node 'attention': a row does not fit into a tile of vek280 (n = 20000,",
+        ),
         (["--tiles", "305"], "error: --tiles: does not fit vek280 (305, needs 1..304)."),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aie.emulation.compiling import compiler
+from aie.emulation.compiling import compile_program, compiler
 from aie.kernels import Array, Driver, Head, Kernel, Run
 from hccs_onnx.aie import emulation
 from hccs_onnx.aie.emulation import ARCHITECTURES
@@ -118,6 +118,7 @@ def test_kernels_equal_reference(arch: int, tmp_path: Path) -> None:
     shapes = ((49, 11, 2), (128, 33, 1), (33, 3, 1))
     kernels = [Kernel(*mode, *shapes[at % 3]) for at, mode in enumerate(MODES)]
     kernels += [Kernel("uint8", "norm", False, 300, 9), Kernel("int16", "norm", True, 1, 1)]
+    kernels += [Kernel("int16", "norm", True, 652, 3), Kernel("uint8", "div", False, 600, 3)]  # loops, not unrolled
     kernels += [Kernel("uint8", "norm", True, 49, 11, 2, "softmax_reference")]
     driver = Driver(tmp_path, arch, kernels, *STRICT)
     assert_exact(driver, [run for at, kernel in enumerate(kernels) for run in some_runs(kernel, 12, at)])
@@ -129,6 +130,49 @@ def test_kernels_do_not_depend_on_undefined_state(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     codes = random_codes(rng, kernel, 3)
     assert_exact(driver, [Run(kernel, codes, ((20000, 127, 60),), seed) for seed in range(20)])
+
+
+LOOP_DIRECTIVE = re.compile(r"HCCS_(?:PIPELINED|UNROLLED)\b")
+
+UNROLLED_STEPS = """
+#include <adf.h>
+#include <cstdio>
+inline int unrolled = 0;
+#define __chess__
+#undef chess_unroll_loop
+#define chess_unroll_loop(times) if (++unrolled)
+#include <hccs_kernel.h>
+
+template <bool masked, unsigned n>
+void print() {
+  alignas(64) static int8 x[n] = {};
+  alignas(64) static int16 y[n];
+  const int32 params[4] = {16259, 127, 127, 0};
+  unrolled = 0;
+  hccs::softmax<int16, hccs::Reciprocal::norm, masked, n, 1, 1>(x, y, params);
+  std::printf("%d ", unrolled);
+}
+int main() {
+  print<false, 256>(), print<false, 512>(), print<false, 2048>(), print<true, 512>(), print<true, 2048>();
+}
+"""
+
+
+def test_loop_directives_stand_between_head_and_body() -> None:
+    """AMD's compiler takes them nowhere else; the emulation, for which they are empty, would not notice."""
+    lines = [line for name in HEADERS for line in (include_dir() / name).read_text().splitlines()]
+    used = [line.strip() for line in lines if LOOP_DIRECTIVE.search(line) and "#define" not in line]
+    assert len(used) >= 5
+    assert [line for line in used if not re.fullmatch(r"for \(.*\) HCCS_\w+ \{", line)] == []
+
+
+def test_program_memory_does_not_grow_with_long_rows(tmp_path: Path) -> None:
+    source = tmp_path / "steps.cpp"
+    source.write_text(UNROLLED_STEPS)
+    program = compile_program(source, tmp_path / "steps", 20, "-I", include_dir())
+    short, longest, very_long, masked, masked_very_long = map(int, subprocess.check_output([program]).split())
+    assert short < longest == masked
+    assert very_long == masked_very_long < short  # a loop is left
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hccs_onnx.aie.devices import TARGETS, Device, device
 from hccs_onnx.aie.kernels import working_bytes
-from hccs_onnx.aie.plan import HEAP_BYTES, Plan, Work, make_plan
+from hccs_onnx.aie.plan import HEAP_BYTES, SYNC_BYTES, Plan, Work, make_plan
 from hccs_onnx.errors import CodegenError
 
 DEVICES = [device(name) for name in TARGETS]
@@ -33,7 +34,7 @@ def ranges(plan: Plan) -> list[tuple[int, int]]:
     n=st.integers(1, 700),
     out_bytes=st.sampled_from([1, 2]),
     masked=st.booleans(),
-    tiles=st.none() | st.integers(20, 120),
+    tiles=st.none() | st.integers(20, 112),
 )
 def test_every_row_is_computed_once_within_memory(
     chosen: Device, heads: int, rows: int, n: int, out_bytes: int, masked: bool, tiles: int | None
@@ -50,10 +51,35 @@ def test_every_row_is_computed_once_within_memory(
     assert all(tile.column < chosen.columns and tile.row < chosen.rows for tile in plan.tiles)
     taken = ranges(plan)
     assert all(end <= start for (_, end), (start, _) in pairwise(taken))
-    left = chosen.memory_bytes - taken[-1][1]
     kernel = working_bytes(n, min(32, plan.rows), masked=masked, arch=chosen.arch)
     assert kernel + 1024 <= plan.memory.stack_bytes
-    assert plan.memory.stack_bytes + HEAP_BYTES + 32 * plan.slots <= left
+    gaps = [start - end for (_, end), (start, _) in pairwise([*taken, (chosen.memory_bytes, 0)])]
+    for piece in (plan.memory.stack_bytes + HEAP_BYTES + SYNC_BYTES, 16 * plan.slots, 16 * plan.slots):
+        largest = max(range(len(gaps)), key=gaps.__getitem__)
+        assert piece <= gaps[largest]
+        gaps[largest] -= piece
+
+
+@pytest.mark.parametrize("chosen", DEVICES, ids=TARGETS)
+def test_ports_are_no_more_than_streams_into_the_array_can_carry(chosen: Device) -> None:
+    """Four streams go down from the array into each interface column, whatever six ports there could take."""
+    columns = chosen.interface_columns or chosen.columns
+    assert chosen.ports(64) == 4 * columns
+    assert chosen.ports(128) == 3 * columns  # two 64-bit streams each
+    most = min(chosen.tiles, 4 * columns)
+    plan = make_plan(chosen, Work(1, 64 * most, 64, 1), "node")
+    assert (len(plan.tiles), plan.port_bits) == (most, 64)
+
+
+def test_logic_runs_at_a_quarter_of_the_arrays_clock() -> None:
+    """More than that AMD's compiler may not take; on the VEK385 312.5 MHz would be."""
+    assert [chosen.logic_mhz for chosen in DEVICES] == [312.5, 312.5, 262.5]
+
+
+def test_heads_with_few_rows_get_the_tiles_that_they_need() -> None:
+    """One row of each of 12 heads, as when a decoder has a cache: fewer than 32 rows, but more than a tile can hold."""
+    plan = make_plan(device("vek280"), Work(12, 1, 4097, 1, True), "node")
+    assert (len(plan.tiles), plan.slots, plan.rows, plan.iterations) == (4, 3, 1, 1)
 
 
 def test_plan_uses_a_tile_for_every_batch_of_rows() -> None:
@@ -77,6 +103,26 @@ def test_plan_says_what_does_not_fit(work: Work, tiles: int | None, message: str
     with pytest.raises(CodegenError) as caught:
         make_plan(device("vek280"), work, "node", tiles)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("out_bytes", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("chosen", [*DEVICES, replace(DEVICES[0], memory_bytes=1 << 20)], ids=[*TARGETS, "large"])
+def test_refused_row_length_comes_with_the_longest_that_fits(chosen: Device, masked: bool, out_bytes: int) -> None:
+    work = Work(1, 4, 100_000, out_bytes, masked)
+    with pytest.raises(CodegenError) as caught:
+        make_plan(chosen, work, "node")
+    (longest,) = map(int, re.findall(r"needs <= (-?\d+)\)", str(caught.value)))
+    assert make_plan(chosen, replace(work, n=longest), "node").iterations == 4 or longest == 32736  # the kernel's limit
+    with pytest.raises(CodegenError):
+        make_plan(chosen, replace(work, n=longest + 1), "node")
+
+
+def test_device_file_whose_banks_are_not_aligned_is_refused(tmp_path: Path) -> None:
+    content = {**asdict(device("vek280")), "banks": 5, "format": "hccs-aie-device", "version": 1}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    with pytest.raises(CodegenError, match=r"banks do not begin at multiples of 64 bytes \(65536 bytes in 5\)"):
+        device(str(tmp_path / "mine.json"))
 
 
 def test_device_of_a_file_is_used_like_those_of_the_package(tmp_path: Path) -> None:

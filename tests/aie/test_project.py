@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import DIGITS
 
 from aie.conftest import Rewrite
+from aie.made_up_node import save_model
 from hccs_onnx import workflow
 from hccs_onnx.aie import manifest
+from hccs_onnx.aie.devices import device
+from hccs_onnx.aie.model_estimate import estimate_model
 from hccs_onnx.aie.project import write_project
 from hccs_onnx.aie.vectors import from_text
 from hccs_onnx.errors import CodegenError
@@ -64,6 +68,78 @@ def test_manifest_is_valid_and_lists_every_file(digits: Rewrite, tmp_path: Path)
     (folder / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(CodegenError, match="Write the project again"):
         manifest.read(folder)
+
+
+def test_fewer_tiles_with_wider_ports_are_taken_where_that_is_faster(tmp_path: Path) -> None:
+    """3072 rows of 128 codes: 96 tiles could have one for every 32, but only with ports of 64 bits, half as fast."""
+    save_model(tmp_path / "m.onnx")
+    options = {"target": "vek280", "shapes": {"x": (2, 12, 128, 128)}}
+    (chosen,) = write_project(tmp_path / "m.onnx", tmp_path / "chosen", **options).nodes  # type: ignore[arg-type]
+    (told,) = write_project(tmp_path / "m.onnx", tmp_path / "told", **options, tiles=96).nodes  # type: ignore[arg-type]
+    assert (len(told.plan.tiles), told.plan.port_bits) == (96, 64)
+    assert (len(chosen.plan.tiles) <= 84, chosen.plan.port_bits) == (True, 128)
+    assert chosen.estimate and told.estimate and chosen.estimate.microseconds < 0.8 * told.estimate.microseconds
+    assert "PL_FREQ_MHZ ?= 312.5" in (tmp_path / "told" / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (("a", "a", ""), ["y_0", "y_1", "y_2"]),
+        (("a", "", "b"), ["a", "y_1", "b"]),
+        (("y_1", "", "b"), ["y_0", "y_1", "y_2"]),
+    ],
+)
+def test_no_node_is_lost_where_names_are_missing_or_the_same(
+    tmp_path: Path, names: tuple[str, ...], called: list[str]
+) -> None:
+    save_model(tmp_path / "m.onnx", names=names)
+    report = write_project(tmp_path / "m.onnx", tmp_path / "aie", "vek280", shapes={"x": (1, 12, 8, 8)})
+    assert [(project.node.name, project.node.y) for project in report.nodes] == list(
+        zip(called, ["y_0", "y_1", "y_2"], strict=True)
+    )
+    estimates = estimate_model(tmp_path / "m.onnx", device("vek280"), shapes={"x": (1, 12, 8, 8)})
+    assert [item.node for item in estimates] == called
+
+
+def test_node_that_is_named_twice_is_written_once_in_graph_order(tmp_path: Path) -> None:
+    save_model(tmp_path / "m.onnx", names=("a", "b", "c"))
+    options = {"target": "vek280", "shapes": {"x": (1, 12, 8, 8)}, "nodes": ["c", "a", "c"]}
+    report = write_project(tmp_path / "m.onnx", tmp_path / "aie", **options)  # type: ignore[arg-type]
+    assert [project.folder for project in report.nodes] == ["00_a", "01_c"]
+
+
+def test_nodes_in_bodies_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_model(tmp_path / "m.onnx", names=("a", "b"))
+    model = onnx.load(tmp_path / "m.onnx")
+    inner = model.graph.node.pop()
+    value = onnx.helper.make_tensor_value_info(inner.output[0], onnx.TensorProto.UINT8, None)
+    body = onnx.helper.make_graph([inner], "body", [], [value])
+    model.graph.input.append(onnx.helper.make_tensor_value_info("which", onnx.TensorProto.BOOL, []))
+    model.graph.node.append(
+        onnx.helper.make_node("If", ["which"], ["y_1"], then_branch=body, else_branch=body, name="if")
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    report = write_project(tmp_path / "m.onnx", tmp_path / "aie", "vek280", shapes={"x": (1, 12, 8, 8)})
+    assert [project.node.name for project in report.nodes] == ["a"]
+    assert "2 HCCS nodes in bodies of If, Loop or Scan are left out" in caplog.text
+
+
+@pytest.mark.parametrize("axis", [-5, 3, 4])
+def test_heads_along_no_axis_before_the_last_are_refused(tmp_path: Path, axis: int) -> None:
+    save_model(tmp_path / "m.onnx", heads=12, head_axis=axis)
+    with pytest.raises(CodegenError, match=rf"node 'attention': head_axis {axis} is no axis before the last"):
+        write_project(tmp_path / "m.onnx", tmp_path / "aie", "vek280", shapes={"x": (1, 12, 12, 12)})
+
+
+def test_node_without_rows_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    for axis, size in enumerate((0, 12, 8, 8)):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CodegenError, match=r"node 'attention': has no rows"):
+        write_project(tmp_path / "m.onnx", tmp_path / "aie", "vek280")
 
 
 @pytest.mark.parametrize("present", ["notes.txt", "manifest.json"])

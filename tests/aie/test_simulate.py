@@ -39,9 +39,10 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @needs_compiler
 def test_project_of_digits_computes_what_the_reference_does(
-    digits: Rewrite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Rewrite, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "aie"
+    monkeypatch.setenv("AIE_EMULATION_OUTPUT_DIR", str(tmp_path / "elsewhere"))  # for graphs of one's own, not for ours
     command = ["codegen", str(digits()), "-o", str(folder), "--target", "vek280", "--shape", "pixels=1,64"]
     (name, *_) = [node.name for node in onnx.load(digits()).graph.node if node.op_type == "HCCS"]
     assert main([*command, "--node", name]) == 0

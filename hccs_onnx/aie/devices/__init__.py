@@ -47,9 +47,11 @@ class Device:
     first_interface_column : int
         First column with streams from and to logic.
     interface_columns : int or None
-        Number of such columns; None where it is not known.
+        Number of such columns; None where it is not known, then at most all are.
     streams_in, streams_out : int
         64-bit streams from and to logic in each such column. A 128-bit port takes two.
+    array_streams_in, array_streams_out : int
+        Streams between each such column and the array above it. Every port takes one.
     sources : mapping of str to str
         Where each figure was found.
 
@@ -78,6 +80,8 @@ class Device:
     interface_columns: int | None
     streams_in: int
     streams_out: int
+    array_streams_in: int
+    array_streams_out: int
     sources: Mapping[str, str]
 
     @property
@@ -90,18 +94,21 @@ class Device:
         """Size of a bank."""
         return self.memory_bytes // self.banks
 
-    def ports(self, bits: int) -> int | None:
-        """How many pairs of input and output ports of this width there can be; None where it is not known.
+    @property
+    def logic_mhz(self) -> float:
+        """Clock of logic at its ports: a quarter of the array's, AMD's default, which logic reaches easily."""
+        return self.clock_mhz / 4
+
+    def ports(self, bits: int) -> int:
+        """How many pairs of input and output ports of this width there can be.
 
         Examples
         --------
         >>> device("vek280").ports(64), device("vek280").ports(128)
-        (168, 84)
+        (112, 84)
         """
-        if self.interface_columns is None:
-            return None
-        streams = min(self.streams_in, self.streams_out)
-        return self.interface_columns * (streams // 2 if bits == 128 else streams)
+        to_logic = min(self.streams_in, self.streams_out) // (2 if bits == 128 else 1)
+        return (self.interface_columns or self.columns) * min(to_logic, self.array_streams_in, self.array_streams_out)
 
     def place(self, index: int) -> tuple[int, int]:
         """Column and row of the tile to use as number `index`: nearest to logic first.
@@ -170,4 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
     last = content["first_interface_column"] + (content["interface_columns"] or 1)
     if last > content["columns"]:
         raise CodegenError(str(path), "interface columns lie outside the array", found=last, needs=content["columns"])
+    if content["memory_bytes"] % (64 * content["banks"]):
+        found = f"{content['memory_bytes']} bytes in {content['banks']}"
+        raise CodegenError(str(path), "banks do not begin at multiples of 64 bytes", found=found, remedy=remedy)
     return content

@@ -124,7 +124,8 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
   const Lanes largest = aie::broadcast<int16, 32>(32767);
   const Sums zero(aie::broadcast<int32, 32>(S::masked ? 127 * 32767 : 0));
   const Sums floor_sum = aie::add(zero, floor);
-  constexpr unsigned vectors = S::columns / 32;
+  // Padding has no score with a mask; without one it has, in the last vector.
+  constexpr unsigned vectors = S::columns / 32, plain = !S::masked && S::padding != 0 ? vectors - 1 : vectors;
   for (unsigned row = 0; row < count; ++row) HCCS_PIPELINED {
     const int8* __restrict clipped = band.clipped + row * S::stride;
     const int8* __restrict flags = band.flags + (S::masked ? row * S::stride : 0);
@@ -132,7 +133,7 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
     const Lanes rho = aie::broadcast<int16, 32>(scale.rho), start = aie::broadcast<int16, 32>(band.start[row]);
     const Lanes factor = once ? aie::broadcast<int16, 32>(int16(scale.rho * head.S)) : slope;
     const Sums constant = aie::msc(once ? aie::mac(zero, floor, rho) : floor_sum, start, factor);
-    for (unsigned vector = 0; vector < vectors; ++vector) HCCS_UNROLLED {
+    const auto put = [&](unsigned vector, auto is_limited) {
       const Lanes code = aie::unpack(aie::load_v<32>(clipped + 32 * vector));
       Sums sum = aie::mac(constant, code, factor);
       if constexpr (S::masked) sum = aie::mac(sum, aie::unpack(aie::load_v<32>(flags + 32 * vector)), largest);
@@ -150,11 +151,11 @@ void normalise(const Head& head, unsigned count, const Band<S>& band, Out* __res
         }
         y = aie::mul<accumulator>(score, rho).template to_vector<Out>(scale.shift);
       }
-      if constexpr (!S::masked && S::padding != 0) {
-        if (vector + 1 == vectors) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
-      }
+      if constexpr (is_limited) y = aie::min(y, aie::load_v<32>(constants::output_limit<S, Out>.lane));
       aie::store_v(out + row * S::columns + 32 * vector, y);
-    }
+    };
+    for_each_step<S, plain>([&](unsigned vector) { put(vector, std::false_type{}); });
+    if constexpr (plain != vectors) put(plain, std::true_type{});
   }
 }
 

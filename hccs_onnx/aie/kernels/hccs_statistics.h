@@ -9,15 +9,14 @@
 
 namespace hccs {
 
-// Calls body(block, codes) with a row's codes, 64 at a time; padding becomes the lowest code. The second half of a last
-// half block repeats the first.
+// Calls body(block, codes, is_half) with a row's codes, 64 at a time; padding becomes the lowest code. `is_half` is a
+// std::bool_constant: only the last block may be half a one, whose second half repeats the first.
 template <class S, class Body>
 void for_each_block(const int8* row, Body body) {
   constexpr bool special = S::half_block || S::padding != 0;
   constexpr unsigned plain = special ? S::blocks - 1 : S::blocks;
-  for (unsigned block = 0; block < plain; ++block) HCCS_UNROLLED {
-    body(block, load64<S::columns>(row + 64 * block));
-  }
+  for_each_step<S, plain>(
+      [&](unsigned block) { body(block, load64<S::columns>(row + 64 * block), std::false_type{}); });
   if constexpr (special) {
     aie::vector<int8, 64> codes;
     if constexpr (S::half_block) {
@@ -27,43 +26,54 @@ void for_each_block(const int8* row, Body body) {
       codes = load64<S::columns>(row + 64 * plain);
     }
     if constexpr (S::padding != 0) codes = aie::min(codes, aie::load_v<64>(constants::code_limit<S>.lane));
-    body(plain, codes);
+    body(plain, codes, std::bool_constant<S::half_block>{});
   }
 }
 
-// Lane by lane maximum of a row's blocks.
+// Lane by lane maximum of a row's blocks, in 512 bits.
 template <class S>
-aie::vector<int8, 64> fold_row(const int8* row) {
-  aie::vector<int8, 64> maximum;
-  for_each_block<S>(row, [&](unsigned block, const aie::vector<int8, 64>& codes) {
-    maximum = block == 0 ? codes : aie::max(maximum, codes);
+auto fold_row(const int8* row) {
+  aie::vector<Computed, 64> maximum;
+  if constexpr (S::is_long) maximum = aie::broadcast<Computed, 64>(mask_code);  // so that steps do not differ
+  for_each_block<S>(row, [&](unsigned block, const aie::vector<int8, 64>& codes, auto) {
+    const aie::vector<Computed, 64> values = computed(codes);
+    maximum = !S::is_long && block == 0 ? values : aie::max(maximum, values);
   });
-  return maximum;
+  if constexpr (has_int8) {
+    return maximum;
+  } else {
+    return aie::max(maximum.template extract<32>(0), maximum.template extract<32>(1));
+  }
 }
 
 // Lanes of a and b alternate in chunks, and what came to lie in the same place is reduced to its maximum.
-inline aie::vector<int8, 64> merge(const aie::vector<int8, 64>& a, const aie::vector<int8, 64>& b, unsigned chunk) {
+template <class Lanes>
+Lanes merge(const Lanes& a, const Lanes& b, unsigned chunk) {
   const auto [even, odd] = aie::interleave_zip(a, b, chunk);
   return aie::max(even, odd);
 }
 
-// Maxima of up to eight rows in 27 operations: three rounds of merges leave eight partial maxima of each row, row r's
-// in the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
+// Maxima of up to eight rows in 27 operations (AIE: 25): three rounds of merges leave partial maxima of each row, row
+// r's in the lanes l with l % 8 == r. Rows that do not exist repeat the last one.
 template <class S, unsigned count>
 void group_maxima(const int8* __restrict rows, int16* __restrict maximum) {
   const auto fold = [&](unsigned row) { return fold_row<S>(rows + row * S::columns); };
-  const aie::vector<int8, 64> r0 = fold(0);
-  const aie::vector<int8, 64> r1 = count > 1 ? fold(1) : r0, r2 = count > 2 ? fold(2) : r1;
-  const aie::vector<int8, 64> r3 = count > 3 ? fold(3) : r2, r4 = count > 4 ? fold(4) : r3;
-  const aie::vector<int8, 64> r5 = count > 5 ? fold(5) : r4, r6 = count > 6 ? fold(6) : r5;
-  const aie::vector<int8, 64> r7 = count > 7 ? fold(7) : r6;
-  const aie::vector<int8, 64> lower = merge(merge(r0, r1, 1), merge(r2, r3, 1), 2);
-  const aie::vector<int8, 64> upper = merge(merge(r4, r5, 1), merge(r6, r7, 1), 2);
-  aie::vector<int8, 64> all = merge(lower, upper, 4);
-  for (unsigned distance = 32; distance >= 8; distance /= 2) {
-    HCCS_UNROLLED { all = aie::max(all, aie::shuffle_down_rotate(all, distance)); }
+  using Lanes = decltype(fold(0));
+  const Lanes r0 = fold(0);
+  const Lanes r1 = count > 1 ? fold(1) : r0, r2 = count > 2 ? fold(2) : r1, r3 = count > 3 ? fold(3) : r2;
+  const Lanes r4 = count > 4 ? fold(4) : r3, r5 = count > 5 ? fold(5) : r4, r6 = count > 6 ? fold(6) : r5;
+  const Lanes r7 = count > 7 ? fold(7) : r6;
+  const Lanes lower = merge(merge(r0, r1, 1), merge(r2, r3, 1), 2);
+  const Lanes upper = merge(merge(r4, r5, 1), merge(r6, r7, 1), 2);
+  Lanes all = merge(lower, upper, 4);
+  if constexpr (Lanes::size() == 64) all = aie::max(all, aie::shuffle_down_rotate(all, 32));
+  all = aie::max(all, aie::shuffle_down_rotate(all, 16));
+  all = aie::max(all, aie::shuffle_down_rotate(all, 8));
+  if constexpr (has_int8) {
+    aie::store_v(maximum, aie::unpack(all.template extract<32>(0)).template extract<8>(0));
+  } else {
+    aie::store_v(maximum, all.template extract<8>(0));
   }
-  aie::store_v(maximum, aie::unpack(all.template extract<32>(0)).template extract<8>(0));
 }
 
 // `matrices` with `value`, 0..127, for every 127 of constants::columns.
@@ -84,9 +94,10 @@ void store_group_sums(const Product& product, int32* sums) {
 // Clips `count` rows to band.low, keeps them in band.clipped, and adds them up on the matrix unit: times a matrix with
 // S in column r and 0 elsewhere, row r's codes add up in column r of a product that all eight rows share.
 //
-// What a mask hides is flagged by min(code, -127): -128 where hidden, -127 elsewhere. Flags are kept in band.flags and
-// added up lane by lane, modulo 256, before the matrix unit adds up lanes: after b < 128 blocks a lane that was hidden
-// w times holds b - w if b is even, b - w - 128 if it is odd.
+// What a mask hides is flagged by min(code, -127): -128 where hidden, -127 elsewhere. Flags are kept in band.flags. In
+// rows that are not long they are added up lane by lane, modulo 256, before the matrix unit adds up lanes: after b
+// blocks a lane that was hidden w times holds b - w if b is even, b - w - 128 if it is odd. Else the matrix unit adds
+// up the flags of every block.
 template <class S, unsigned count>
 void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
   aie::mmul<4, 8, 8, int8, int8> sum(aie::zeros<accumulator, 32>()), flag_sum(aie::zeros<accumulator, 32>());
@@ -98,25 +109,27 @@ void group_sums(const int8* __restrict rows, unsigned first, Band<S>& band) {
     int8* __restrict flags = band.flags + (S::masked ? (first + row) * S::stride : 0);
     const aie::vector<int8, 64> unit_column = S::masked ? aie::load_v<64>(band.unit_columns + 64 * row) : slope_column;
     aie::vector<int8, 64> lane_flags;
-    const auto count_flags = [&](bool both) {
-      flag_sum.mac(lane_flags.template extract<32>(0), unit_column);
-      if (both) flag_sum.mac(lane_flags.template extract<32>(1), unit_column);
+    const auto add_up = [](auto& sums, const aie::vector<int8, 64>& lanes, const auto& column, auto is_half) {
+      sums.mac(lanes.template extract<32>(0), column);
+      if constexpr (!is_half) sums.mac(lanes.template extract<32>(1), column);
     };
-    for_each_block<S>(rows + row * S::columns, [&](unsigned block, const aie::vector<int8, 64>& codes) {
-      const bool whole = !S::half_block || block + 1 < S::blocks;
+    for_each_block<S>(rows + row * S::columns, [&](unsigned block, const aie::vector<int8, 64>& codes, auto is_half) {
       const aie::vector<int8, 64> values = aie::max(codes, low);
       aie::store_v(clipped + 64 * block, values);
-      sum.mac(values.template extract<32>(0), slope_column);
-      if (whole) sum.mac(values.template extract<32>(1), slope_column);
+      add_up(sum, values, slope_column, is_half);
       if constexpr (S::masked) {
         const aie::vector<int8, 64> flag = aie::min(codes, second_lowest);
         aie::store_v(flags + 64 * block, flag);
-        const bool begins = block % flag_blocks == 0 || !whole;
-        if (block != 0 && begins) count_flags(true);
-        lane_flags = begins ? flag : aie::add(lane_flags, flag);
+        if constexpr (is_half || !S::adds_flags) {
+          add_up(flag_sum, flag, unit_column, is_half);
+        } else {
+          lane_flags = block == 0 ? flag : aie::add(lane_flags, flag);
+        }
       }
     });
-    if constexpr (S::masked) count_flags(!S::half_block);
+    if constexpr (S::masked && S::adds_flags && S::whole_blocks != 0) {
+      add_up(flag_sum, lane_flags, unit_column, std::false_type{});
+    }
   }
   store_group_sums(sum, band.sum + first);
   if constexpr (S::masked) store_group_sums(flag_sum, band.flag_sum + first);

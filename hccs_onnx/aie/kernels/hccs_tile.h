@@ -20,10 +20,13 @@ struct Shape {
   static constexpr bool half_block = columns % 64 != 0;
   static constexpr unsigned stride = 64 * blocks;  // of a row in scratch memory
 
+  // A tile has 16 KiB of program memory. Blocks of a row are unrolled up to this length; longer rows are loops.
+  static constexpr bool is_long = blocks > 8;
+
   // What is missing from the sum of a row's flags to the number of visible lanes, see group_sums: 128 for each lane of
-  // an odd number of blocks that were added up, and of half a block.
-  static constexpr unsigned whole_blocks = columns / 64;
-  static constexpr unsigned odd_sums = whole_blocks / flag_blocks * (flag_blocks % 2) + whole_blocks % flag_blocks % 2;
+  // half a block, and of every sum of an odd number of whole blocks.
+  static constexpr bool adds_flags = has_int8 && !is_long;
+  static constexpr unsigned whole_blocks = columns / 64, odd_sums = adds_flags ? whole_blocks % 2 : whole_blocks;
   static constexpr int32 flags_to_visible = 128 * (64 * int32(odd_sums) + (half_block ? 32 : 0));
 
   // Fewer rows a band where they are long: their clipped codes have to fit in scratch memory.
@@ -41,6 +44,20 @@ constexpr unsigned working_bytes() {
   using S = Shape<N, Rows, Masked>;
   constexpr unsigned fixed = 2 * 8 * 64 + 64 + 5 * band_lanes * 2 + 4 * band_lanes * 4;
   return S::band_rows() * S::stride * (Masked ? 2 : 1) + fixed;
+}
+
+// Calls body(0) to body(steps - 1), the steps of a row.
+template <class S, unsigned steps, class Body>
+void for_each_step(Body body) {
+  if constexpr (S::is_long) {
+    for (unsigned step = 0; step < steps; ++step) HCCS_PIPELINED {
+      body(step);
+    }
+  } else {
+    for (unsigned step = 0; step < steps; ++step) HCCS_UNROLLED {
+      body(step);
+    }
+  }
 }
 
 namespace constants {

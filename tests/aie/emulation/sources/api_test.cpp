@@ -609,6 +609,13 @@ TEST(operations_are_counted_by_slot) {
   aie::mul(v, v);
   CHECK(emulation::counters().pad == (first_generation ? 0 : __AIE_ARCH__ == 20 ? 2 : 1));
   CHECK(v.get(0) == 0 && emulation::counters().lane == 1 && clb(1) == 31 && emulation::counters().scalar == 1);
+  const emulation::operation_counts until = emulation::counters();
+  aie::interleave_zip(v, v, 2);
+  CHECK(emulation::counters().move == until.move + 2 && emulation::counters().lane == until.lane);
+  aie::interleave_zip(v, v, 1);  // of 8 bits: one by one on AIE
+  CHECK(emulation::counters().lane == until.lane + (first_generation ? 256 : 0));
+  aie::shuffle_down_rotate(v, 8);  // there, widened to 16 bits and packed again
+  CHECK(emulation::counters().move == until.move + (first_generation ? 2 + 6 : 4 + 1));
   emulation::reset_counters();
   CHECK(emulation::counters() == emulation::operation_counts{});
 }

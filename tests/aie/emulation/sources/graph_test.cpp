@@ -411,6 +411,33 @@ TEST(tiles_are_not_loaded_beyond_their_time) {
   adf::location<adf::kernel>(second->k) = adf::tile(4, 1);
   first->init();
 }
+TEST(buffers_lie_apart_in_a_tiles_memory) {
+  write_file("in.txt", beats(2, 8));
+  const auto graph = make(write_half);  // buffers of 16 bytes
+  const auto place = [&graph](int in, int out) {
+    adf::location<adf::buffer>(graph->k.in[0]) = {adf::address(4, 1, in), adf::address(4, 1, in + 64)};
+    adf::location<adf::buffer>(graph->k.out[0]) = adf::address(4, 1, out);
+  };
+  place(0, 16);
+  graph->init();
+  place(0, 64 + 15);
+  CHECK(fails([&graph] { graph->init(); }));
+  adf::location<adf::buffer>(graph->k.out[0]) = adf::address(4, 2, 64 + 15);  // another tile
+  graph->init();
+  const int last = (__AIE_ARCH__ == 10 ? 32768 : 65536) - 16;
+  place(0, last);
+  graph->init();
+  place(0, last + 4);
+  CHECK(fails([&graph] { graph->init(); }));
+  adf::location<adf::buffer>(graph->k.out[0]) = adf::bank(4, 1, 3);  // its address is the compiler's choice
+  graph->init();
+}
+TEST(buffers_are_whole_words) {
+  write_file("in.txt", beats(9, 8));
+  single graph(adf::kernel::create(write_half), 18);
+  graph.init();
+  CHECK(fails([&graph] { graph.run(1); }));
+}
 TEST(plio_files_hold_whole_beats_of_legal_values) {
   const auto graph = make(write_half);
   for (const char* text :

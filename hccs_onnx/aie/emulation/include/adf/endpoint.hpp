@@ -13,6 +13,11 @@ namespace adf {
 
 enum class direction { in, out, inout };
 
+struct placement {
+  int column, row, index;
+  bool is_address = false;  // `index` counts bytes, not banks or channels
+};
+
 namespace detail {
 
 // Bytes on their way from a producer to one consumer, first in, first out, without a limit.
@@ -57,6 +62,7 @@ struct endpoint {
   element_type type;
   std::size_t samples = 0;           // of a buffer, a run of the kernel
   std::vector<unsigned> dimensions;  // as the graph sets them
+  std::vector<placement> places;     // of a buffer, likewise
   std::shared_ptr<endpoint> driver;  // what feeds this end
   std::vector<endpoint*> consumers;  // of a producer; found when the graph is initialised
   byte_queue queue;                  // of a consumer: what waits for it
@@ -73,6 +79,9 @@ struct endpoint {
     if (count == 0) emulation::fail("a buffer port has no size: set adf::dimensions(port) or extents<>");
     if (samples != 0 && count != samples) {
       emulation::fail("dimensions (%zu samples) and the kernel's extents (%zu) differ", count, samples);
+    }
+    if (count * type.bytes % 4 != 0) {
+      emulation::fail("a buffer of %zu bytes: they are moved four at a time", count * type.bytes);
     }
     return count * type.bytes;
   }

@@ -174,9 +174,6 @@ struct buffer {};
 struct stack {};
 struct PLIO {};
 
-struct placement {
-  int column, row, index;
-};
 inline placement tile(int column, int row) {
   return {column, row, -1};
 }
@@ -184,26 +181,30 @@ inline placement bank(int column, int row, int index) {
   return {column, row, index};
 }
 inline placement address(int column, int row, int bytes) {
-  return {column, row, bytes};
+  return {column, row, bytes, true};
 }
 inline placement shim(int column, int channel = -1) {
   return {column, -1, channel};
 }
 
 namespace detail {
-// Only a kernel's tile is kept; where its buffers lie changes no value.
+// A kernel's tile and where its buffers lie are kept: no value depends on them, but the graph is checked.
 class location_setter {
  public:
-  explicit location_setter(kernel_node* node = nullptr) : node_(node) {}
+  explicit location_setter(kernel_node* node = nullptr, endpoint* end = nullptr) : node_(node), end_(end) {}
   void operator=(placement p) const {
+    if (end_ != nullptr) end_->places = {p};
     if (node_ == nullptr) return;
     node_->column = p.column;
     node_->row = p.row;
   }
-  void operator=(std::initializer_list<placement>) const {}
+  void operator=(std::initializer_list<placement> places) const {
+    if (end_ != nullptr) end_->places = places;
+  }
 
  private:
   kernel_node* node_;
+  endpoint* end_;
 };
 }  // namespace detail
 
@@ -212,8 +213,8 @@ detail::location_setter location(kernel& k) {
   return detail::location_setter(std::is_same_v<What, kernel> ? k.node.get() : nullptr);
 }
 template <class What>
-detail::location_setter location(port_base&) {
-  return detail::location_setter();
+detail::location_setter location(port_base& p) {
+  return detail::location_setter(nullptr, p.end.get());
 }
 
 // ---------------------------------------------------------------------------------------------------------------- PLIO

@@ -58,12 +58,42 @@ inline void require_room_on_tiles(const std::vector<std::shared_ptr<kernel_node>
   }
 }
 
+// Buffers with an address lie in a tile's data memory, and apart from each other.
+inline void require_room_in_memory(const std::vector<std::shared_ptr<kernel_node>>& kernels) {
+  constexpr std::size_t memory_bytes = __AIE_ARCH__ == 10 ? 32768 : 65536;
+  struct range {
+    int column, row;
+    std::size_t from, to;
+  };
+  std::vector<range> taken;
+  for (const auto& k : kernels) {
+    for (const auto& end : k->ends) {
+      if (end->kind != port_kind::buffer) continue;
+      for (const placement& p : end->places) {
+        if (!p.is_address) continue;
+        const std::size_t from = static_cast<std::size_t>(p.index), to = from + end->buffer_bytes();
+        if (p.index < 0 || to > memory_bytes) {
+          emulation::fail("%s: a buffer at %d lies outside of tile (%d, %d)", k->name(), p.index, p.column, p.row);
+        }
+        for (const range& other : taken) {
+          if (p.column == other.column && p.row == other.row && from < other.to && other.from < to) {
+            emulation::fail("%s: buffers at %d and %zu of tile (%d, %d) overlap", k->name(), p.index, other.from,
+                            p.column, p.row);
+          }
+        }
+        taken.push_back({p.column, p.row, from, to});
+      }
+    }
+  }
+}
+
 }  // namespace detail
 
 inline void graph::init() {
   kernels_ = detail::registry::living(detail::the_registry().kernels);
   plios_ = detail::registry::living(detail::the_registry().plios);
   detail::require_room_on_tiles(kernels_);
+  detail::require_room_in_memory(kernels_);
   for (const auto& k : kernels_) {
     if (k->runtime_ratio <= 0 || k->runtime_ratio > 1) {
       emulation::fail("%s: runtime ratio not set (%g, needs above 0 and up to 1)", k->name(), k->runtime_ratio);

@@ -12,16 +12,32 @@ namespace detail {
 inline void require_distance(unsigned n, unsigned most) {
   if (n > most) emulation::fail("shuffle: distance out of range (%u, needs 0..%u)", n, most);
 }
+// AIE shifts 8-bit lanes of up to 512 bits as 16-bit ones, and zips single ones one by one.
+template <class T, unsigned N>
+void count_shuffle() {
+  const bool is_widened = is_aie && sizeof(T) == 1 && N <= 64;
+  emulation::count(&emulation::operation_counts::move,
+                   is_widened ? 3 * emulation::operations_for(N * 16, emulation::alu_bits)
+                              : emulation::operations_for(N * type_bits<T>, emulation::alu_bits));
+}
+template <class T, unsigned N>
+void count_zip(unsigned chunk) {
+  if (is_aie && sizeof(T) == 1 && chunk == 1) {
+    emulation::count(&emulation::operation_counts::lane, 4 * N);
+  } else {
+    count_move<T, 2 * N>();
+  }
+}
 template <class T, unsigned N>
 vector<T, N> move_down(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
-  count_move<T, N>();
+  count_shuffle<T, N>();
   vector<T, N> result(unset);
   for (unsigned i = 0; i < N; ++i) result.lanes[i] = i + n < N ? v.lanes[i + n] : fill.lanes[i + n - N];
   return result;
 }
 template <class T, unsigned N>
 vector<T, N> move_up(const vector<T, N>& v, const vector<T, N>& fill, unsigned n) {
-  count_move<T, N>();
+  count_shuffle<T, N>();
   vector<T, N> result(unset);
   for (unsigned i = 0; i < N; ++i) result.lanes[i] = i >= n ? v.lanes[i - n] : fill.lanes[i + N - n];
   return result;
@@ -100,7 +116,7 @@ vector<T, N> transpose(const vector<T, N>& v, unsigned row, unsigned col) {
 template <class T, unsigned N>
 std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, N>& a, const vector<T, N>& b, unsigned chunk) {
   detail::require_chunk<N>(chunk);
-  detail::count_move<T, 2 * N>();
+  detail::count_zip<T, N>(chunk);
   std::pair<vector<T, N>, vector<T, N>> result{vector<T, N>(detail::unset), vector<T, N>(detail::unset)};
   for (unsigned i = 0; i < 2 * N; ++i) {
     const unsigned block = i / chunk;
@@ -114,7 +130,7 @@ std::pair<vector<T, N>, vector<T, N>> interleave_zip(const vector<T, N>& a, cons
 template <class T, unsigned N>
 std::pair<vector<T, N>, vector<T, N>> interleave_unzip(const vector<T, N>& a, const vector<T, N>& b, unsigned chunk) {
   detail::require_chunk<N>(chunk);
-  detail::count_move<T, 2 * N>();
+  detail::count_zip<T, N>(chunk);
   std::pair<vector<T, N>, vector<T, N>> result{vector<T, N>(detail::unset), vector<T, N>(detail::unset)};
   for (unsigned i = 0; i < 2 * N; ++i) {
     const unsigned block = i / chunk;
