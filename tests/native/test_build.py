@@ -89,6 +89,16 @@ def test_old_compilers_are_not_asked_for_the_processors_avx512() -> None:
     assert '"avx512vnni"' in with_kernels
 
 
+@on_x86_with_gcc
+def test_kernels_do_not_compile_where_floats_are_computed_with_more_places() -> None:
+    source = SOURCES / "src" / "kernel_portable.cpp"
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-I", str(SOURCES / "include"), str(source)]
+    assert subprocess.run(command, check=False).returncode == 0
+    refused = subprocess.run([*command, "-mfpmath=387"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "floats are computed as floats" in refused.stderr
+
+
 @pytest.mark.slow
 @on_x86_with_gcc
 def test_library_is_exact_and_leaves_the_process_alone_when_flags_ask_for_fast_math(build: Builder) -> None:
