@@ -26,7 +26,8 @@ def configured(folder: Path, source: Path, *definitions: str) -> set[str]:
     if shutil.which("cmake") is None:
         pytest.skip("needs cmake")
     options = ["CMAKE_CXX_COMPILER=g++", "CMAKE_EXPORT_COMPILE_COMMANDS=ON", *definitions]
-    command = ["cmake", "-G", "Unix Makefiles", "-S", str(source), "-B", str(folder), *(f"-D{x}" for x in options)]
+    generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"  # those that export commands
+    command = ["cmake", "-G", generator, "-S", str(source), "-B", str(folder), *(f"-D{x}" for x in options)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     files = [Path(entry["file"]).stem for entry in json.loads((folder / "compile_commands.json").read_text())]
