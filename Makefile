@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 FUZZ_SECONDS ?= 600
-NATIVE_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
+NATIVE_SOURCES := $(shell find custom_ops -name '*.cpp' -o -name '*.h' -o -name '*.map' -o -name CMakeLists.txt)
 CHECKED_SOURCES := $(shell find custom_ops hccs_onnx/aie tests/aie tests/native -not -path "*/templates/*" "(" -name "*.c" -o -name "*.cpp" -o -name "*.h" -o -name "*.hpp" -o -name "*.cc" ")")
 
 # Here the native library is not optional: a compiler that fails is an error.

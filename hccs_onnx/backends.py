@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import onnx
 
 from hccs_onnx.errors import HccsError, NativeLibraryError
-from hccs_onnx.graph.sessions import load_session
+from hccs_onnx.graph.sessions import first_line, load_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -44,6 +44,8 @@ def open_session(
         If the native library is not installed or cannot be used here.
     ModelError
         If onnxruntime refuses the model.
+    ParameterError
+        If a node's attributes are malformed; ``python`` only.
 
     Examples
     --------
@@ -61,7 +63,12 @@ def open_session(
         from hccs_onnx.operator.python_op import PythonSession, register, with_json_attributes
 
         options = options or ort.SessionOptions()
-        options.register_custom_ops_library(register())
+        library = register()
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:  # onnxruntime raises many classes without a common base
+            problem = f"onnxruntime {ort.__version__} cannot register onnxruntime-extensions: {first_line(error)}"
+            raise HccsError("python backend", problem, remedy="Install versions that fit each other") from error
         return PythonSession(load_session(with_json_attributes(model), path, options))
     raise HccsError("backend", "unknown", found=backend, needs=f"one of {', '.join(BACKENDS)}")
 

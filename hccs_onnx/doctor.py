@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hccs_onnx.backends import BACKENDS, Backend, open_session
 from hccs_onnx.errors import HccsError, NativeLibraryError
+from hccs_onnx.graph.sessions import first_line
 from hccs_onnx.operator.body import function_body
 from hccs_onnx.operator.evaluate import evaluate
 from hccs_onnx.operator.native import LIBRARY_VARIABLE, LibraryInfo, library_info, library_path
@@ -119,6 +120,8 @@ def _health(backend: Backend) -> BackendHealth:
         wrong = [output for output in _DTYPES if not _is_exact(backend, output)]
     except HccsError as error:
         return BackendHealth(backend, str(error))
+    except Exception as error:  # whatever it is: it is what a diagnosis is for
+        return BackendHealth(backend, f"fails on a test model: {first_line(error)}")
     return BackendHealth(backend, f"wrong results for {', '.join(wrong)}" if wrong else None)
 
 

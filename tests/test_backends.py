@@ -24,6 +24,25 @@ def outputs(model: Path, feed: dict[str, np.ndarray], backend: Backend, optimize
 
 
 @pytest.mark.usefixtures("native_library")
+@pytest.mark.parametrize("backend", ["function", "native"])
+def test_optimised_model_that_a_session_saves_runs_by_the_same_backend(
+    backend: Backend, digits_model: Path, tmp_path: Path
+) -> None:
+    rewrite(digits_model, tmp_path / "digits.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "saved.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with np.load(digits_model.with_name("test.npz")) as data:
+        feed = {name: data[name][:8] for name in data.files}
+    results = [
+        open_session(read_model(path), path, backend, given).run(None, feed)[0]
+        for path, given in ((tmp_path / "digits.onnx", options), (tmp_path / "saved.onnx", None))
+    ]
+    assert len(results[0])
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.usefixtures("native_library")
 @pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("encoder", ["minilm_l6", "minilm_l3"])
 def test_encoder_gives_the_same_bits_by_function_body_and_native_library(

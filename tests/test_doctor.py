@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from hccs_onnx import doctor
-from hccs_onnx.backends import BACKENDS
+from hccs_onnx.backends import BACKENDS, Backend
 from hccs_onnx.cli import main
-from hccs_onnx.operator import native
+from hccs_onnx.operator import native, python_op
 
 
 @pytest.fixture
@@ -41,6 +42,39 @@ def test_diagnosis_notices_a_wrong_result(monkeypatch: pytest.MonkeyPatch, outpu
 
     monkeypatch.setattr(doctor, "evaluate", off_by_one)
     assert f"backend function: wrong results for {output}" in doctor.diagnose().faults
+
+
+@pytest.mark.parametrize("output", ["float", "uint8", "int16"])
+def test_diagnosis_goes_on_when_a_backend_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    opened = doctor.open_session
+
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : out of order\nsecond line")
+
+    def open_or_fail(model: onnx.ModelProto, path: Path, backend: Backend) -> object:
+        fails = backend == "function" and output in model.functions[0].doc_string
+        return Failing() if fails else opened(model, path, backend)
+
+    monkeypatch.setattr(doctor, "open_session", open_or_fail)
+    assert main(["doctor"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "error: backend function: fails on a test model: out of order\n"
+    assert "backend python          works" in out
+
+
+def test_doctor_reports_extensions_that_this_onnxruntime_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "extensions.so").write_text("no library")
+    monkeypatch.setattr(python_op, "register", lambda: str(tmp_path / "extensions.so"))
+    assert main(["doctor"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: backend python: python backend: onnxruntime ")
+    assert "cannot register onnxruntime-extensions: " in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.usefixtures("absent")

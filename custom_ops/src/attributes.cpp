@@ -1,7 +1,6 @@
 #include "attributes.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "status.h"
 
@@ -102,11 +101,6 @@ Value entry(const std::vector<Value>& values, size_t head) {
   return values[values.size() == 1 ? 0 : head];
 }
 
-int32_t to_int32(int64_t value) {  // saturates; what does not fit is out of range anyway
-  const int64_t low = std::numeric_limits<int32_t>::min(), high = std::numeric_limits<int32_t>::max();
-  return static_cast<int32_t>(std::min(std::max(value, low), high));
-}
-
 // Heads from lists of length 1 or H, or the reason why not.
 std::string heads_from(const Lists& lists, std::vector<Head>* heads) {
   const struct {
@@ -129,8 +123,11 @@ std::string heads_from(const Lists& lists, std::vector<Head>* heads) {
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    heads->push_back({to_int32(entry(lists.B, i)), to_int32(entry(lists.S, i)), to_int32(entry(lists.Dmax, i)),
-                      entry(lists.scale, i)});
+    const int64_t B = entry(lists.B, i), S = entry(lists.S, i), Dmax = entry(lists.Dmax, i);
+    const std::string reason = range_violation(i, B, S, Dmax);
+    if (!reason.empty()) return reason;
+    heads->push_back(
+        {static_cast<int32_t>(B), static_cast<int32_t>(S), static_cast<int32_t>(Dmax), entry(lists.scale, i)});
   }
   return {};
 }

@@ -14,11 +14,15 @@ bool cpu_has_avx2_fma() {
   return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
 }
 
+// Not asked for where the kernels were left out: such compilers may not know the names.
 bool cpu_has_avx512() {
-  __builtin_cpu_init();
+#if defined(HCCS_BUILD_AVX512)
   return cpu_has_avx2_fma() && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
          __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
          __builtin_cpu_supports("avx512vbmi") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+#else
+  return false;
+#endif
 }
 
 #elif defined(_M_X64) || defined(_M_IX86)

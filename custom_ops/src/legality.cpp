@@ -40,10 +40,7 @@ std::string within(const char* what, int64_t value, int64_t low, int64_t high) {
 }
 
 std::string head_violation(const Head& head, const Attributes& attributes, Output output) {
-  std::string reason = within("offset B out of range", head.B, 1, kMaxOffset);
-  if (reason.empty()) reason = within("slope S out of range", head.S, 0, kMaxSlope);
-  if (reason.empty()) reason = within("clip distance Dmax out of range", head.Dmax, 1, kMaxClip);
-  if (reason.empty()) reason = within("floor B - S*Dmax is negative", floor_score(head), 0, kMaxOffset);
+  std::string reason = within("floor B - S*Dmax is negative", floor_score(head), 0, kMaxOffset);
   if (reason.empty() && !(std::isfinite(head.scale) && head.scale > 0)) {
     reason = "scale is not positive and finite (" + text(head.scale) + ", needs > 0)";
   }
@@ -67,6 +64,13 @@ std::string of_head(size_t index, const std::string& reason) {
 }
 
 }  // namespace
+
+std::string range_violation(size_t index, int64_t B, int64_t S, int64_t Dmax) {
+  std::string reason = within("offset B out of range", B, 1, kMaxOffset);
+  if (reason.empty()) reason = within("slope S out of range", S, 0, kMaxSlope);
+  if (reason.empty()) reason = within("clip distance Dmax out of range", Dmax, 1, kMaxClip);
+  return reason.empty() ? reason : of_head(index, reason);
+}
 
 std::string violation(const Attributes& attributes, Output output) {
   for (size_t i = 0; i < attributes.heads.size(); ++i) {

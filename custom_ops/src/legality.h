@@ -1,6 +1,7 @@
 // Which parameters are legal (profile `extended`), with reasons in the project's wording.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,7 +24,10 @@ struct RowLengths {
   int64_t least, most;
 };
 
-// Empty where legal whatever the row length, otherwise "<what is wrong> (<found>, needs <bound>)".
+// Empty where B, S and Dmax of head `index` are in range, so that they fit a Head, otherwise as violation().
+std::string range_violation(size_t index, int64_t B, int64_t S, int64_t Dmax);
+
+// For heads in range. Empty where legal whatever the row length, otherwise "<what is wrong> (<found>, needs <bound>)".
 std::string violation(const Attributes& attributes, Output output);
 
 RowLengths legal_row_lengths(const Attributes& attributes, Output output);

@@ -5,6 +5,7 @@
 // templates of the standard library.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 #include <cstring>
 
@@ -18,6 +19,9 @@
 #endif
 
 namespace hccs {
+
+// The x87 unit of 32-bit x86 keeps more places, so that differences and quotients are not rounded as defined.
+static_assert(FLT_EVAL_METHOD == 0, "HCCS is exact only where floats are computed as floats; on x86, use -mfpmath=sse");
 
 // The code that is the mask where Form::masked is set; no real logit has it then.
 static constexpr int kMaskCode = -128;

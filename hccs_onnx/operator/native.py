@@ -74,7 +74,7 @@ def library_path() -> str:
     Returns
     -------
     str
-        An existing file: ``libhccs_onnx_ops.so``, ``libhccs_onnx_ops.dylib`` or ``hccs_onnx_ops.dll``.
+        An existing file, absolute: ``libhccs_onnx_ops.so``, ``libhccs_onnx_ops.dylib`` or ``hccs_onnx_ops.dll``.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def library_path() -> str:
     if given:
         if not Path(given).is_file():
             raise NativeLibraryError(_SUBJECT, f"{LIBRARY_VARIABLE} names no file", found=given, remedy="Correct it")
-        return given
+        return str(Path(given).absolute())  # loaders look for a bare name elsewhere than in the current folder
     import hccs_onnx.operator as package
 
     # An editable install keeps what was compiled in another folder than the sources; both are in the package's path.

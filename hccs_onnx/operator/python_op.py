@@ -18,7 +18,7 @@ from onnx import helper
 
 from hccs_onnx.errors import HccsError
 from hccs_onnx.operator.evaluate import evaluate
-from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION, is_hccs, params_from
+from hccs_onnx.operator.schema import ATTRIBUTES, DOMAIN, OP_TYPE, VERSION, is_hccs, params_from, read_attributes
 from hccs_onnx.reference import Array
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ _failures: list[HccsError] = []
 def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` (changed in place) in the form that the Python operators take.
 
+    Raises
+    ------
+    ParameterError
+        If an attribute is missing, has the wrong type, or lists have lengths that do not fit.
+
     Examples
     --------
     >>> from onnx import parser
@@ -81,9 +86,11 @@ def with_json_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     model.opset_import.append(helper.make_opsetid(_DOMAIN, VERSION))
     for node in filter(is_hccs, list(_nodes(model.graph))):
+        read_attributes(node)  # refuses what JSON cannot hold, too
         node.domain = _DOMAIN
-        values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+        known = [attribute for attribute in node.attribute if attribute.name in ATTRIBUTES]
+        values = {attribute.name: helper.get_attribute_value(attribute) for attribute in known}
+        plain = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in values.items()}
         del node.attribute[:]
         plain = {k: list(v) if not isinstance(v, (str, int, float)) else v for k, v in plain.items()}
         plain[_NAME] = node.name

@@ -24,7 +24,9 @@ def assert_refusal(caught: pytest.ExceptionInfo[Exception], message: str) -> Non
     [
         ({"B": [0]}, "head 0: offset B out of range (0, needs >= 1)"),
         ({"B": [32768]}, "head 0: offset B out of range (32768, needs <= 32767)"),
-        ({"B": [2**40]}, "offset B out of range ("),
+        ({"B": [2**40]}, "head 0: offset B out of range (1099511627776, needs <= 32767)"),
+        ({"Dmax": [-(2**63)]}, "head 0: clip distance Dmax out of range (-9223372036854775808, needs >= 1)"),
+        ({"S": [2, 2**32]}, "head 1: slope S out of range (4294967296, needs <= 127)"),
         ({"S": [-1]}, "head 0: slope S out of range (-1, needs >= 0)"),
         ({"S": [128]}, "head 0: slope S out of range (128, needs <= 127)"),
         ({"Dmax": [0]}, "head 0: clip distance Dmax out of range (0, needs >= 1)"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from operator_models import DTYPES, hccs_model
 
+from hccs_onnx.backends import open_session
 from hccs_onnx.errors import ParameterError
 from hccs_onnx.operator.evaluate import evaluate
 from hccs_onnx.operator.reference_op import HCCS
@@ -134,6 +137,41 @@ def test_op_run_raises_when_masked_is_neither_0_nor_1(masked: int) -> None:
 
 
 # Python op. onnxruntime-extensions lets exceptions of Python operators end the process: hence one of our own.
+
+
+@pytest.mark.parametrize(
+    ("malformed", "message"),
+    [
+        ({"scale": ["a", "b"]}, "attribute scale has the wrong type"),
+        ({"B": [300.0]}, "attribute B has the wrong type"),
+        ({"reciprocal": 3}, "attribute reciprocal has the wrong type"),
+        ({"mask_gap": helper.make_tensor("t", TensorProto.FLOAT, [1], [0.0])}, "attribute mask_gap has the wrong type"),
+    ],
+    ids=["list", "list of integers", "string", "float"],
+)
+def test_python_session_is_refused_when_attributes_have_other_types(malformed: dict[str, Any], message: str) -> None:
+    model = hccs_model(HccsParams((HEAD,)), "float", 2, body=False)
+    (node,) = (node for node in model.graph.node if node.op_type == OP_TYPE)
+    kept = [attribute for attribute in node.attribute if attribute.name not in malformed]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(helper.make_attribute(*item) for item in malformed.items())])
+    with pytest.raises(ParameterError) as caught:
+        open_session(model, Path("model.onnx"), "python")
+    assert str(caught.value).startswith(f"node 'attention': {message}")
+
+
+def test_python_session_runs_nodes_with_attributes_that_it_does_not_know_and_refuses_text_that_is_none() -> None:
+    model = hccs_model(HccsParams((HEAD,)), "uint8", 2, body=False)
+    (node,) = (node for node in model.graph.node if node.op_type == OP_TYPE)
+    x, kept = logits("uint8", (2, 3)), onnx.ModelProto.FromString(model.SerializeToString())
+    node.attribute.append(helper.make_attribute("note", helper.make_tensor("t", TensorProto.FLOAT, [1], [0.0])))
+    y = open_session(model, Path("model.onnx"), "python").run(None, {"X": x})[0]
+    np.testing.assert_array_equal(y, evaluate(x, np.uint8(0), HccsParams((HEAD,)), "sm"))
+    (node,) = (node for node in kept.graph.node if node.op_type == OP_TYPE)
+    next(attribute for attribute in node.attribute if attribute.name == "reciprocal").s = b"\xff"
+    with pytest.raises(ParameterError, match="unknown reciprocal"):
+        open_session(kept, Path("model.onnx"), "python").run(None, {"X": x})
+
 
 SCRIPT = """
 import sys

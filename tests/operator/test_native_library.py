@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import onnxruntime as ort
@@ -34,6 +35,18 @@ def test_library_path_is_that_of_the_environment_when_given(monkeypatch: pytest.
     (tmp_path / "mine.so").touch()
     monkeypatch.setenv("HCCS_LIBRARY", str(tmp_path / "mine.so"))
     assert library_path() == str(tmp_path / "mine.so")
+
+
+def test_library_named_without_its_folder_is_that_of_the_current_folder(
+    native_library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Loaders look for such a name everywhere but there."""
+    shutil.copy(native_library, tmp_path / "mine.so")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HCCS_LIBRARY", "mine.so")
+    assert library_path() == str(tmp_path / "mine.so")
+    assert library_info().path == str(tmp_path / "mine.so")
+    session_options()
 
 
 def test_library_path_fails_when_the_environment_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@
 // gaps in `x` and in `y`.
 //
 // Ranges     1 <= B <= 32767, 0 <= S <= 127, 1 <= Dmax <= 127, B - S*Dmax >= 0; float kernels also scale > 0 and
-// finite,
-//            mask_gap > 0. Kernels check nothing: with parameters outside these ranges results are unspecified, but
-//            no memory outside x[0, rows*n) is read and none outside y[0, rows*n) is written.
+//            finite, mask_gap > 0. Kernels check nothing: with parameters outside these ranges results are unspecified,
+//            but no memory outside x[0, rows*n) is read and none outside y[0, rows*n) is written.
 //            1 <= n <= 2^32; rows may be 0. Row sums are exact for every such n. Profile bounds (n*B <= 32767 and the
 //            like) are not needed for exactness: beyond them results saturate as the definition says.
 // Alignment  none; the element type's own for float and int16.
