@@ -20,8 +20,8 @@
 
 namespace hccs {
 
-// The x87 unit of 32-bit x86 keeps more places, so that differences and quotients are not rounded as defined. 16 is 0 with
-// half precision beside it.
+// The x87 unit of 32-bit x86 keeps more places, so that differences and quotients are not rounded as defined. 16 is 0
+// with half precision beside it.
 static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16,
               "HCCS is exact only where floats are computed as floats; on x86, use -mfpmath=sse");
 
