@@ -184,9 +184,9 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
     if scales and scales[0].reader is not None and scales[0] == steps[0]:  # rounded for the Softmax alone: better not
         logits = scales[0].data
     moved = any(step.moves_heads for step in steps)
-    count = heads.count_heads(view, logits, product.query, product.head_axis)
-    if moved:  # the axes of the queries say nothing of those of the logits
-        count = dims[-3] if dims is not None and len(dims) > 2 and isinstance(dims[-3], int) else None
+    count = heads.count_heads(
+        view, logits, product.query, product.head_axis, moved=moved, reshaped=any(step.reshapes for step in steps)
+    )
     return AttentionSoftmax(
         node=view.label(softmax),
         index=index,
@@ -252,6 +252,7 @@ def _absorbable(
     total = 1.0
     user = softmax
     masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
+    wide = True  # in half precision, there or nearer to the Softmax, a product without its scale could overflow
     for step in (*steps, None):  # None: the product, with the scales before it
         index = product.node if step is None else step.node
         if index < 0:  # in a graph around this one, which is not touched
@@ -259,9 +260,9 @@ def _absorbable(
         node = view.nodes[index]
         if not view.only_used_by(node.outputs[0].name, user) or (step is not None and step.bends):
             return tuple(absorbed)
+        wide = wide and view.float_dtype(node.outputs[0].name) == "float32"
         for scale in [scale for scale in product.scales if scale.node >= 0] if step is None else (step,):
-            # In half precision a product without its scale could overflow.
-            wide = view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
+            wide = wide and view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
