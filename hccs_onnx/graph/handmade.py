@@ -58,8 +58,11 @@ def _fold(graph: onnx.GraphProto, finder: _Finder, keep: Collection[str]) -> set
     }
     if not found:
         return set()
-    nodes = [_softmax(node, found[node.output[0]]) if node.output[0] in found else node for node in graph.node]
-    loose = [name for node in graph.node if node.output[0] in found for name in node.input]
+    places = [index for index, node in enumerate(graph.node) if node.output and node.output[0] in found]
+    nodes = list(graph.node)
+    for index in places:
+        nodes[index] = _softmax(graph.node[index], found[graph.node[index].output[0]])
+    loose = [name for index in places for name in graph.node[index].input]
     kept = [NodeProto.FromString(node.SerializeToString()) for node in without_dead(graph, nodes, loose)]
     del graph.node[:]
     graph.node.extend(kept)

@@ -70,7 +70,7 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
     """
     value = view.constant(name)
     if value is not None:
-        return _of_values(value)
+        return UNKNOWN if view.may_be_fed(name) else _of_values(value)
     node = view.producer(name)
     if node is None or depth == 0:
         return UNKNOWN

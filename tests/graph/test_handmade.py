@@ -9,6 +9,7 @@ import onnx
 import pytest
 from conftest import Run
 from graph.models import build, nodes, op_types
+from onnx import helper
 
 from hccs_onnx import inspect, rewrite, verify
 from hccs_onnx.graph.handmade import fold_handmade
@@ -76,6 +77,13 @@ def test_parts_that_others_read_are_kept(run: Run) -> None:
     fold_handmade(proto, Path())
     assert op_types(proto) == ["MatMul", "Mul", "ReduceMax", "Softmax", "MatMul"]
     run(proto, feed())
+
+
+def test_nodes_without_outputs_do_no_harm() -> None:
+    proto = model(SHIFTED)
+    proto.graph.node.append(helper.make_node("Print", ["y"], [], domain="custom"))
+    assert fold_handmade(proto, Path()) == {"p": "p"}
+    assert op_types(proto)[-1] == "Print"
 
 
 def test_written_out_attention_is_rewritten_and_verified(tmp_path: Path) -> None:

@@ -320,6 +320,22 @@ def test_scale_is_kept_when_a_branch_uses_its_result() -> None:
     assert dropped(original, result) == set()
 
 
+@pytest.mark.parametrize("flag", [True, False])
+def test_branch_before_may_name_a_tensor_like_a_dropped_one(flag: bool, run: Run) -> None:
+    text = """g (float[b,n,8] x, bool flag) => (float[b,n,8] y) {
+        q = If (flag) <then_branch = p () => (float[b,n,8] t) { scaled = Neg (x) t = Neg (scaled) },
+                       else_branch = q () => (float[b,n,8] e) { scaled = Softplus (x) e = Identity (scaled) }>
+        k = Transpose <perm = [0, 2, 1]> (x) raw = MatMul (q, k) scaled = Mul (raw, c)
+        probabilities = Softmax <axis = -1> (scaled) y = MatMul (probabilities, x) }"""
+    original = build(text, {"c": F32(0.5)})
+    result = rewritten(original)
+    assert dropped(original, result) == {"Mul_scaled"}
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 5, 8)).astype(F32), "flag": np.array(flag)}
+    (before,) = run(original, feed)
+    (behind,) = run(result, feed)
+    assert np.corrcoef(before.ravel(), behind.ravel())[0, 1] > 0.9
+
+
 def test_scale_is_kept_when_two_attentions_share_the_scaled_queries() -> None:
     text = """g (float[b,n,8] x) => (float[b,n,8] y, float[b,n,8] z) {
         q = Mul (x, c) k = Transpose <perm = [0, 2, 1]> (x) k2 = Softplus (k)
