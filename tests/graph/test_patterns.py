@@ -333,7 +333,7 @@ def test_value_product_says_where_probabilities_go_when_not_to_values(lines: str
 
 
 @pytest.mark.parametrize("line", ["y = Where (keep, x, fill)", "y = Where (keep, fill, x)"])
-@pytest.mark.parametrize("fill", [-64, -1e4, -65504, -3.4e38, -np.inf])
+@pytest.mark.parametrize("fill", [-32, -1e4, -65504, -3.4e38, -np.inf])
 def test_where_mask_gives_a_step_when_the_fill_is_far_below(line: str, fill: float) -> None:
     fill_values = F32(fill)
     assert matched(where_mask, parsed(line, fill=fill_values)) == [
@@ -357,7 +357,7 @@ def test_where_mask_takes_the_weakest_of_several_fills() -> None:
     ],
 )
 def test_where_mask_does_not_match_when_the_fill_is_no_mask(line: str) -> None:
-    values = {"fill": F32(-1e4), "small": F32(-63.5), "mixed": np.array([-1e4, 0], F32), "empty": np.zeros(0, F32)}
+    values = {"fill": F32(-1e4), "small": F32(-31.5), "mixed": np.array([-1e4, 0], F32), "empty": np.zeros(0, F32)}
     assert matched(where_mask, parsed(line, **values)) == []
 
 
