@@ -92,7 +92,7 @@ class _Finder:
     """Looks for the parts of a written-out Softmax."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        graphs = list(nested_graphs(model.graph))
+        graphs = list(nested_graphs(model.graph))[::-1]  # outer names count more: a body may have others of its own
         self._makers = {name: node for graph in graphs for node in graph.node for name in node.output}
         self._constants = {name: value for graph in graphs for name, value in _small_constants(graph).items()}
         self._types = tensor_types(model, folder)
