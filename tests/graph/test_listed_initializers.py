@@ -13,7 +13,7 @@ from conftest import Run
 from graph.models import Attention, build, names
 from onnx import helper
 
-from hccs_onnx import rewrite
+from hccs_onnx import rewrite, verify
 from hccs_onnx.graph.attention import find_attention
 
 F32 = np.float32
@@ -63,6 +63,7 @@ def test_listed_initializers_of_ir_version_3_stay_constants(tmp_path: Path) -> N
     output = rewrite(tmp_path / "m.onnx").output
     onnx.checker.check_model(str(output), full_check=True)
     assert names(onnx.load(output).graph.input) == ["x"]
+    assert verify(tmp_path / "m.onnx", output, [Attention(scale="mul").feed()]).outputs[0].mean_cosine > 0.9
     session = ort.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     assert session.get_overridable_initializers() == []
 
