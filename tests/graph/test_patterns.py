@@ -14,6 +14,7 @@ from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.patterns import (
     LOGIT_STEPS,
     additive_mask,
+    limits,
     logit_scale,
     nan_guard,
     passthrough,
@@ -359,6 +360,33 @@ def test_where_mask_takes_the_weakest_of_several_fills() -> None:
 def test_where_mask_does_not_match_when_the_fill_is_no_mask(line: str) -> None:
     values = {"fill": F32(-1e4), "small": F32(-31.5), "mixed": np.array([-1e4, 0], F32), "empty": np.zeros(0, F32)}
     assert matched(where_mask, parsed(line, **values)) == []
+
+
+# limits
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = Max (x, low)", "y = Max (low, x)", "y = Min (x, high)", "y = Clip (x, low, high)", "y = Clip (x, low)",
+        "y = Clip (x, , high)", "y = Clip (x)",
+    ],
+)  # fmt: skip
+def test_limits_give_a_step_past_which_no_scale_is_moved(line: str) -> None:
+    assert matched(limits, parsed(line, low=F32(-5e4), high=F32(5e4))) == [Step(0, "x", bends=True)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = Max (x, zero)", "y = Max (x, high)", "y = Max (x, low, zero)", "y = Max (x)", "y = Max (x, number)",
+        "y = Min (x, low)", "y = Min (x, zero)", "y = Clip (x, zero)", "y = Clip (x, low, zero)", "y = Clip (x, high)",
+        "y = Clip (x, scalar)", "y = Relu (x)",
+    ],
+)  # fmt: skip
+def test_limits_do_not_match_when_logits_can_reach_them(line: str) -> None:
+    lines = "scalar = ReduceMin <keepdims = 0> (z) " + line
+    assert matched(limits, parsed(lines, zero=F32(0), low=F32(-5e4), high=F32(5e4))) == []
 
 
 def test_logit_steps_leave_no_node_to_two_patterns() -> None:

@@ -147,6 +147,8 @@ STEPS = {
     "mask and bias": "r = MatMul (x, k) s = Mul (r, c) t = Add (s, bias) l = Add (t, hide)",
     "weak mask": "r = MatMul (x, k) s = Mul (r, c) l = Add (s, weak)",
     "large factor": "r = MatMul (x, k) s = Mul (r, d) l = Add (s, hide)",
+    "limits": "r = MatMul (x, k) s = Mul (r, c) t = Add (s, hide) u = Max (t, fill) v = Clip (u, fill) l = Mul (v, d)",
+    "one scale a row": "r = MatMul (x, k) s = Mul (r, c) t = Mul (s, rows) l = Add (t, hide)",
     "reshaped": "r = MatMul (x, k) r4 = Reshape (r, unfold) t = Add (r4, hide) l = Reshape (t, fold)",
 }
 
@@ -157,6 +159,7 @@ def test_rewritten_steps_equal_the_reference_on_the_original_logits(steps: str, 
         k = Transpose <perm = [0, 2, 1]> (x) {STEPS[steps]} p = Softmax <axis = -1> (l) y = MatMul (p, x) }}"""
     constants = {
         "c": F32(0.3), "d": F32(1.7), "hide": np.array([0, 0, 0, 0, -1e5, -np.inf], F32),
+        "rows": np.linspace(0.5, 2, 6, dtype=F32).reshape(6, 1),
         "tril": np.tri(6, dtype=bool), "fill": F32(-1e5), "bias": np.linspace(-2, 2, 36, dtype=F32).reshape(6, 6),
         "weak": np.array([0, 0, 0, 0, -200, -300], F32), "unfold": np.array([-1, 2, 6, 6]),
         "fold": np.array([-1, 6, 6]),
