@@ -18,12 +18,12 @@ from hccs_onnx.graph.names import NameGenerator, subgraphs
 from hccs_onnx.graph.opset import raise_opset
 from hccs_onnx.graph.replacement import Replacer
 from hccs_onnx.graph.scopes import Place, defined, graph_at
+from hccs_onnx.graph.view import DEFAULTS_IR_VERSION
 from hccs_onnx.operator.body import function_body
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION
 from hccs_onnx.params import HccsParams, LogitQuantizer, OutputType, Reciprocal
 
 MIN_IR_VERSION = 8  # model-local functions
-_DEFAULTS_IR_VERSION = 4  # initializers that are listed as inputs became defaults, which runtimes do not optimise on
 METADATA_PREFIX = "hccs_onnx."
 
 
@@ -88,8 +88,11 @@ def rewrite_graph(
 
 
 def _list_no_initializers(model: onnx.ModelProto) -> None:
-    """Take initializers off the inputs, where they had to be listed but could not be fed: before IR version 4."""
-    if model.ir_version < _DEFAULTS_IR_VERSION:
+    """Take initializers off the inputs, where they had to be listed but could not be fed.
+
+    In the new model's IR version they would be defaults, which runtimes do not optimise on.
+    """
+    if model.ir_version < DEFAULTS_IR_VERSION:
         constants = {tensor.name for tensor in model.graph.initializer}
         keep_entries(model.graph.input, [value.name not in constants for value in model.graph.input])
 

@@ -30,6 +30,7 @@ from hccs_onnx.reference import Array
 Dim = int | str | None
 logger = logging.getLogger(__name__)
 
+DEFAULTS_IR_VERSION = 4  # from which initializers that are listed as inputs are defaults; before, all were listed
 LOADABLE = 1 << 24  # elements; larger constants are not looked into
 
 
@@ -163,7 +164,8 @@ class GraphView:
             if current in self._initializers or isinstance(self._tensors.get(current), gs.Constant):
                 continue
             node = self.producer(current)
-            if node is None or len(seen) > 64:  # an input of the model, or more than a constant's few steps
+            # An input of the model, more than a constant's few steps, or bodies, which may read anything.
+            if node is None or len(seen) > 64 or holds_graphs(node):
                 return False
             pending += [tensor.name for tensor in node.inputs]
         return True
@@ -225,9 +227,14 @@ class GraphView:
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
+def holds_graphs(node: gs.Node) -> bool:
+    """Whether a node has bodies, as If, Loop and Scan have."""
+    return any(isinstance(value, gs.Graph) for value in node.attrs.values())
+
+
 def _defaults(model: onnx.ModelProto) -> set[str]:
-    """Initializers that are only defaults of inputs; before IR version 4 all were listed, and none could be fed."""
-    if model.ir_version < 4:
+    """Initializers that are only defaults of inputs."""
+    if model.ir_version < DEFAULTS_IR_VERSION:
         return set()
     return {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}
 

@@ -90,6 +90,18 @@ def test_is_constant_follows_nodes_back_to_inputs() -> None:
     assert not any(view.is_constant(name) for name in ("x", "s", "a", "t", "y", "nothing"))
 
 
+def test_what_a_body_makes_is_not_constant_though_the_node_reads_constants() -> None:
+    """The body may read anything around it."""
+    view = view_of(
+        """g (float[n] x) => (float[m,n] y) {
+        y = Loop (trip, on) <body = b (int64 i, bool c) => (bool d, float[n] z) { d = Identity (c) z = Neg (x) }> }""",
+        trip=np.int64(3),
+        on=np.array(True),
+    )
+    assert view.is_constant("trip")
+    assert not view.is_constant("y")
+
+
 def test_sparse_initializer_is_constant() -> None:
     model = build("g (float[b,4] x) => (float[b,4] y) { y = MatMul (x, sparse) }")
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])

@@ -10,7 +10,7 @@ from hccs_onnx.graph.patterns.einsum import equation_of, sums_values
 from hccs_onnx.graph.patterns.nan_guard import zeroes_some
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.patterns.quantize_pair import pair_behind
-from hccs_onnx.graph.view import GraphView
+from hccs_onnx.graph.view import GraphView, holds_graphs
 
 _PRODUCTS = ("MatMul", "Gemm", "Einsum", "Conv")
 _GRID_TENSORS = 64  # that a grid is made of
@@ -59,7 +59,7 @@ def _is_grid(view: GraphView, values: str) -> bool:
         if name in seen or view.is_constant(name):
             continue
         seen.add(name)
-        if node is None or node.op in _PRODUCTS or len(seen) > _GRID_TENSORS:
+        if node is None or node.op in _PRODUCTS or holds_graphs(node) or len(seen) > _GRID_TENSORS:
             return False
         counts |= node.op == "Range"
         pending += [] if node.op == "Shape" else [tensor.name for tensor in node.inputs]
