@@ -58,7 +58,7 @@ def without_data(
     """
     targets = [item for item in found if item.reason is None]
     if output == "float":
-        params = {item.logits: HccsParams((DATA_FREE,), masked=item.masked) for item in targets}
+        params = {item.logits: _data_free(item) for item in targets}
         return Assigned(found, params, None, "data-free")
     own = {item.logits: integer_parameters(item, output, reciprocal, profile) for item in targets}
     return Assigned(
@@ -172,7 +172,7 @@ def _by_logits(path: Path, targets: Sequence[AttentionSoftmax], calibration: Cal
         entry = entries.get(item.logits)
         if entry is None and item.place:
             logger.warning("node '%s' in %s is not in the calibration: data-free", item.node, describe(item.place))
-            params[item.logits] = HccsParams((DATA_FREE,), masked=item.masked)
+            params[item.logits] = _data_free(item)
             continue
         if entry is None:
             raise CalibrationError(f"node '{item.node}'", "is not in the calibration", remedy="Calibrate again")
@@ -189,8 +189,14 @@ def _by_logits(path: Path, targets: Sequence[AttentionSoftmax], calibration: Cal
                 needs=item.head_axis, remedy="Calibrate again",
             )  # fmt: skip
         masked = item.masked and calibration.profile == "extended"
-        params[item.logits] = replace(entry.params, masked=masked, reciprocal=calibration.reciprocal)
+        params[item.logits] = replace(
+            entry.params, masked=masked, mask_gap=item.mask_gap, reciprocal=calibration.reciprocal
+        )
     return params
+
+
+def _data_free(item: AttentionSoftmax) -> HccsParams:
+    return HccsParams((DATA_FREE,), masked=item.masked, mask_gap=item.mask_gap)
 
 
 def _quantizers(

@@ -13,7 +13,7 @@ from hccs_onnx.errors import ModelError
 from hccs_onnx.graph import heads
 from hccs_onnx.graph.functions import written_for_others
 from hccs_onnx.graph.fused import is_fused, why_whole
-from hccs_onnx.graph.mask_levels import MaskLevels
+from hccs_onnx.graph.mask_levels import MASKS, MaskLevels
 from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.names import all_nodes, is_default_domain
 from hccs_onnx.graph.own_quantizer import NOTHING_QUANTISED, OwnQuantizers, own_quantizers
@@ -24,6 +24,7 @@ from hccs_onnx.graph.patterns.quantize_pair import QuantizePair, pair_behind
 from hccs_onnx.graph.patterns.query_key import QueryKeyProduct
 from hccs_onnx.graph.scopes import Place
 from hccs_onnx.graph.view import Dim, GraphView
+from hccs_onnx.params import DEFAULT_MASK_GAP
 
 _STEPS = 16  # nodes between product and Softmax
 _LOGIT_TYPES = ("float32", "float16", "bfloat16")
@@ -62,6 +63,8 @@ class AttentionSoftmax:
         Row length: fixed, the name of a dynamic axis, or not known.
     masked : bool
         Whether positions can be masked.
+    mask_gap : float
+        Nats behind the row's maximum beyond which a key counts as masked: less than usual where masks take off little.
     self_attention : bool
         Whether queries and keys come from one tensor, so that a masked key is a padded query.
     scales : tuple of Step
@@ -89,6 +92,7 @@ class AttentionSoftmax:
     folded: bool = False
     axis_length: Dim = None
     masked: bool = False
+    mask_gap: float = DEFAULT_MASK_GAP
     self_attention: bool = False
     scales: tuple[Step, ...] = ()
     guard: NanGuard | None = None
@@ -184,9 +188,9 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
     if scales and scales[0].reader is not None and scales[0] == steps[0]:  # rounded for the Softmax alone: better not
         logits = scales[0].data
     moved = any(step.moves_heads for step in steps)
-    count = heads.count_heads(view, logits, product.query, product.head_axis)
-    if moved:  # the axes of the queries say nothing of those of the logits
-        count = dims[-3] if dims is not None and len(dims) > 2 and isinstance(dims[-3], int) else None
+    count = heads.count_heads(
+        view, logits, product.query, product.head_axis, moved=moved, reshaped=any(step.reshapes for step in steps)
+    )
     return AttentionSoftmax(
         node=view.label(softmax),
         index=index,
@@ -198,6 +202,7 @@ def _judge(view: GraphView, softmax: gs.Node) -> AttentionSoftmax:
         folded=dims is None or len(dims) < 4,
         axis_length=length,
         masked=any(step.mask is not None and step.mask.masks for step in steps),
+        mask_gap=_mask_gap(steps),
         self_attention=not moved and heads.self_attention(view, product.query, product.key),
         scales=scales,
         guard=guard,
@@ -252,6 +257,7 @@ def _absorbable(
     total = 1.0
     user = softmax
     masks: list[MaskLevels] = []  # of the steps nearer to the Softmax
+    wide = True  # in half precision, there or nearer to the Softmax, a product without its scale could overflow
     for step in (*steps, None):  # None: the product, with the scales before it
         index = product.node if step is None else step.node
         if index < 0:  # in a graph around this one, which is not touched
@@ -259,9 +265,9 @@ def _absorbable(
         node = view.nodes[index]
         if not view.only_used_by(node.outputs[0].name, user) or (step is not None and step.bends):
             return tuple(absorbed)
+        wide = wide and view.float_dtype(node.outputs[0].name) == "float32"
         for scale in [scale for scale in product.scales if scale.node >= 0] if step is None else (step,):
-            # In half precision a product without its scale could overflow.
-            wide = view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
+            wide = wide and view.float_dtype(view.nodes[scale.node].outputs[0].name) == "float32"
             if wide and scale.factor is not None and all(mask.survives(total * scale.factor) for mask in masks):
                 absorbed.append(scale)
                 total *= scale.factor
@@ -271,6 +277,19 @@ def _absorbable(
             masks.append(step.mask)
         user = node if step is None or step.reader is None else view.nodes[step.reader]
     return tuple(absorbed)
+
+
+def _mask_gap(steps: tuple[Step, ...]) -> float:
+    """Half of what the weakest mask takes off, in nats, if that is less than usual: far from logits and from masks."""
+    gap, factor = DEFAULT_MASK_GAP, 1.0  # of the scales nearer to the Softmax
+    for step in steps:
+        if step.bends:
+            break
+        taken = 0.0 if step.mask is None else step.mask.magnitude * factor
+        if taken >= MASKS:
+            gap = min(gap, taken / 2)
+        factor *= step.factor or 1.0
+    return gap
 
 
 def _requantized(view: GraphView, probabilities: str) -> QuantizePair | None:

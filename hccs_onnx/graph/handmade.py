@@ -58,8 +58,11 @@ def _fold(graph: onnx.GraphProto, finder: _Finder, keep: Collection[str]) -> set
     }
     if not found:
         return set()
-    nodes = [_softmax(node, found[node.output[0]]) if node.output[0] in found else node for node in graph.node]
-    loose = [name for node in graph.node if node.output[0] in found for name in node.input]
+    places = [index for index, node in enumerate(graph.node) if node.output and node.output[0] in found]
+    nodes = list(graph.node)
+    for index in places:
+        nodes[index] = _softmax(graph.node[index], found[graph.node[index].output[0]])
+    loose = [name for index in places for name in graph.node[index].input]
     kept = [NodeProto.FromString(node.SerializeToString()) for node in without_dead(graph, nodes, loose)]
     del graph.node[:]
     graph.node.extend(kept)
@@ -89,7 +92,7 @@ class _Finder:
     """Looks for the parts of a written-out Softmax."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        graphs = list(nested_graphs(model.graph))
+        graphs = list(nested_graphs(model.graph))[::-1]  # outer names count more: a body may have others of its own
         self._makers = {name: node for graph in graphs for node in graph.node for name in node.output}
         self._constants = {name: value for graph in graphs for name, value in _small_constants(graph).items()}
         self._types = tensor_types(model, folder)

@@ -16,7 +16,9 @@ _FIRST_INPUT = (
 _DEPTH = 24
 
 
-def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -> int | None:
+def count_heads(
+    view: GraphView, logits: str, query: str, head_axis: int = -3, *, moved: bool = False, reshaped: bool = False
+) -> int | None:
     """Number of heads of attention.
 
     Parameters
@@ -29,12 +31,16 @@ def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -
         Queries of the query-key product.
     head_axis : int
         Axis of the queries that becomes the third last of the logits.
+    moved, reshaped : bool
+        Whether a Transpose of these axes, or a Reshape, lies between product and Softmax, so that the axes of the
+        queries do not tell those of the logits.
 
     Returns
     -------
     int or None
         For logits (..., head, query, key) the size of that axis. For logits (batch*heads, query, key) the heads that a
-        reshape of the queries made, 1 if none did. 1 below rank 3. None if it cannot be told.
+        reshape of the queries made, 1 if none did. 1 below rank 3, and where another axis may lie in the heads' place,
+        as in (batch, query, head, key). None if it cannot be told.
 
     Examples
     --------
@@ -46,6 +52,8 @@ def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -
         return None
     if len(dims) < 3:
         return 1
+    if moved:
+        return dims[-3] if isinstance(dims[-3], int) else None
     if len(dims) == 3:
         split = _split_heads(view, query, axis=0, folded=True)
         if split and (not isinstance(dims[0], int) or dims[0] % split == 0):
@@ -53,6 +61,8 @@ def count_heads(view: GraphView, logits: str, query: str, head_axis: int = -3) -
         return None if _is_reshaped(view, query) else 1
     if isinstance(dims[-3], int):
         return dims[-3]
+    if reshaped:  # (batch*heads, query, key) to (batch, head, query, key); (batch, query*head, key) has no heads there
+        return _split_heads(view, query, axis=0, folded=True) or 1
     made = partial_dims(view, query)
     if made is not None and len(made) >= -head_axis:
         size = made[head_axis]

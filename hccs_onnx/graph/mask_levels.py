@@ -11,10 +11,9 @@ import onnx_graphsurgeon as gs
 from hccs_onnx.graph.memo import once_per_view
 from hccs_onnx.graph.quantisation import codes_of
 from hccs_onnx.graph.view import GraphView
-from hccs_onnx.params import DEFAULT_MASK_GAP
 from hccs_onnx.reference import Array
 
-MASKS = DEFAULT_MASK_GAP  # an addend at or below minus this leaves next to no probability
+MASKS = 32.0  # nats; an addend at or below minus this leaves next to no probability (1.3e-14)
 HUGE = 1000.0  # logits; nothing that is added on purpose as a bias is this large
 _MOVES = ("Unsqueeze", "Squeeze", "Reshape", "Expand", "Transpose", "Slice", "Gather", "Identity", "Flatten", "Tile")
 _DEPTH = 16
@@ -28,7 +27,7 @@ class MaskLevels:
     Parameters
     ----------
     masks : bool
-        Some position may be masked: a value at or below -64 occurs, or cannot be ruled out.
+        Some position may be masked: a value at or below -32 occurs, or cannot be ruled out.
     magnitude : float
         If every value is 0 or masks, the smallest magnitude of those that mask (inf if none does); 0 if there are other
         values, such as a position bias, or it cannot be told.
@@ -70,7 +69,7 @@ def mask_levels(view: GraphView, name: str, depth: int = _DEPTH) -> MaskLevels:
     """
     value = view.constant(name)
     if value is not None:
-        return _of_values(value)
+        return UNKNOWN if view.may_be_fed(name) else _of_values(value)
     node = view.producer(name)
     if node is None or depth == 0:
         return UNKNOWN

@@ -76,10 +76,9 @@ def place(locations: Sequence[str], source: Path, target: Path, how: ExternalDat
             new = _location_of_copy(location, source, target)
             copy = target.parent / new
             _check(file, copy, target.parent)
-            if copy in copies or copy == target:
+            if copy == target or copies.setdefault(copy, file) != file:
                 remedy = "Choose another name with -o"
                 raise ModelError(str(copy), "would be two files of the new model in one", remedy=remedy)
-            copies[copy] = file
         if new != location:
             moved[location] = new
     return Placement(moved, tuple((file, copy) for copy, file in copies.items() if not copy.exists()))

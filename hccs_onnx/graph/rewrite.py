@@ -17,7 +17,8 @@ from hccs_onnx.graph.dead import keep_entries, without_dead
 from hccs_onnx.graph.names import NameGenerator, subgraphs
 from hccs_onnx.graph.opset import raise_opset
 from hccs_onnx.graph.replacement import Replacer
-from hccs_onnx.graph.scopes import Place, graph_at
+from hccs_onnx.graph.scopes import Place, defined, graph_at
+from hccs_onnx.graph.view import DEFAULTS_IR_VERSION
 from hccs_onnx.operator.body import function_body
 from hccs_onnx.operator.schema import DOMAIN, OP_TYPE, VERSION
 from hccs_onnx.params import HccsParams, LogitQuantizer, OutputType, Reciprocal
@@ -63,6 +64,7 @@ def rewrite_graph(
     """
     targets = [item for item in found if item.reason is None]
     opset = raise_opset(model)
+    _list_no_initializers(model)
     reciprocal: Reciprocal = params[targets[0].logits].reciprocal if targets else "norm"
     add_function(model, function_body(output, reciprocal, opset))
     replacer = Replacer(output, opset, NameGenerator(model.graph))
@@ -83,6 +85,16 @@ def rewrite_graph(
         listed |= {f"quantizer of {item.logits}": asdict(quantizers[item.logits]) for item in targets}
     digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
     stamp(model, {"version": __version__, "parameters_sha256": digest, **provenance})
+
+
+def _list_no_initializers(model: onnx.ModelProto) -> None:
+    """Take initializers off the inputs, where they had to be listed but could not be fed.
+
+    In the new model's IR version they would be defaults, which runtimes do not optimise on.
+    """
+    if model.ir_version < DEFAULTS_IR_VERSION:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        keep_entries(model.graph.input, [value.name not in constants for value in model.graph.input])
 
 
 def _rewrite_in(
@@ -127,8 +139,10 @@ def _rename_inputs(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
         if name in renamed:
             node.input[position] = _follow(name, renamed)
     for graph in subgraphs(node):
+        own = renamed.keys() & set(defined(graph))  # a body before may have a tensor of the same name
+        visible = {name: new for name, new in renamed.items() if name not in own} if own else renamed
         for inner in graph.node:
-            _rename_inputs(inner, renamed)
+            _rename_inputs(inner, visible)
 
 
 def _follow(name: str, renamed: Mapping[str, str]) -> str:

@@ -111,6 +111,16 @@ def _grouped_query(node: NodeProto) -> list[NodeProto]:
     return [helper.make_node("Identity", [node.input[0]], [node.output[0]])] if apart else []
 
 
+def _product(node: NodeProto) -> list[NodeProto]:
+    """The product as Einsum, which need not know how many axes there are."""
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    if len(node.input) != 2 or given.get("transBatchA") or given.get("transBatchB"):
+        return []
+    first = "...ki" if given.get("transA") else "...ik"
+    second = "...jk" if given.get("transB") else "...kj"
+    return [helper.make_node("Einsum", node.input, [node.output[0]], equation=f"{first},{second}->...ij")]
+
+
 def _name(node: NodeProto, part: str) -> str:
     return f"stand-in of {node.output[0]}: {part}"
 
@@ -129,6 +139,7 @@ def _ints(node: NodeProto, part: str, *values: int) -> NodeProto:
 _RULES: dict[str, Callable[[NodeProto], list[NodeProto]]] = {
     "Attention": _attention,
     "EmbedLayerNormalization": _embedding,
+    "FusedMatMul": _product,
     "GroupQueryAttention": _grouped_query,
     "MultiHeadAttention": _multi_head,
     "QEmbedLayerNormalization": _embedding,

@@ -10,6 +10,7 @@ import logging
 import math
 from collections import ChainMap
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hccs_onnx.reference import Array
 Dim = int | str | None
 logger = logging.getLogger(__name__)
 
+DEFAULTS_IR_VERSION = 4  # from which initializers that are listed as inputs are defaults; before, all were listed
 LOADABLE = 1 << 24  # elements; larger constants are not looked into
 
 
@@ -62,6 +64,7 @@ class GraphView:
         self.opset = next((entry.version for entry in model.opset_import if is_default_domain(entry.domain)), 0)
         self.place: Place = ()
         self.float_type = _only_float_type(model)
+        self._defaults = _defaults(model)
         self._model = model
         self._folder = folder
         try:
@@ -97,8 +100,8 @@ class GraphView:
             yield views[place]
 
     def label(self, node: gs.Node) -> str:
-        """What to call a node in a message: its name, or its output's, on one line."""
-        return " ".join((node.name or node.outputs[0].name).split())
+        """What to call a node in a message: its name, or its output's if it has one, on one line."""
+        return " ".join((node.name or "".join(tensor.name for tensor in node.outputs[:1])).split())
 
     def index(self, node: gs.Node) -> int:
         """Position of a node in the graph's node list; -1 for a node of a graph around it."""
@@ -161,7 +164,8 @@ class GraphView:
             if current in self._initializers or isinstance(self._tensors.get(current), gs.Constant):
                 continue
             node = self.producer(current)
-            if node is None or len(seen) > 64:  # an input of the model, or more than a constant's few steps
+            # An input of the model, more than a constant's few steps, or bodies, which may read anything.
+            if node is None or len(seen) > 64 or holds_graphs(node):
                 return False
             pending += [tensor.name for tensor in node.inputs]
         return True
@@ -180,7 +184,9 @@ class GraphView:
                 return None
         tensor = self._tensors.get(name)
         if isinstance(tensor, gs.Constant):
-            return np.asarray(tensor.values)
+            with suppress(ValueError):  # a sparse initializer, of which the skeleton has no values
+                return np.asarray(tensor.values)
+            return None
         node = self.producer(name)
         if node is None:
             return None
@@ -190,16 +196,27 @@ class GraphView:
                 return None if value is None else np.asarray(getattr(value, "values", value))
         return None
 
+    def may_be_fed(self, name: str) -> bool:
+        """Whether the value of a constant is only the default of a model input."""
+        return self._before_casts(name) in self._defaults
+
     def _before_casts(self, name: str) -> str:
-        """The tensor that Identity and Cast make another of, however many there are."""
+        """The tensor that Identity and Cast make another of, however many there are; casts that truncate are none."""
         seen: set[str] = set()
         while name not in seen and name not in self._initializers:
             seen.add(name)
             node = self.producer(name)
             if node is None or node.op not in ("Identity", "Cast", "CastLike"):
                 break
-            name = node.inputs[0].name
+            before = node.inputs[0].name
+            if self._is_float(before) is True and self._is_float(name) is False:
+                break
+            name = before
         return name
+
+    def _is_float(self, name: str) -> bool | None:
+        dtype = self.dtype(name)
+        return None if dtype is None else "float" in dtype
 
     def scalar(self, name: str) -> float | None:
         """Value of a constant with one element."""
@@ -208,6 +225,18 @@ class GraphView:
             return None
         value = self.constant(name)
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+
+def holds_graphs(node: gs.Node) -> bool:
+    """Whether a node has bodies, as If, Loop and Scan have."""
+    return any(isinstance(value, gs.Graph) for value in node.attrs.values())
+
+
+def _defaults(model: onnx.ModelProto) -> set[str]:
+    """Initializers that are only defaults of inputs."""
+    if model.ir_version < DEFAULTS_IR_VERSION:
+        return set()
+    return {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}
 
 
 def _only_float_type(model: onnx.ModelProto) -> str | None:

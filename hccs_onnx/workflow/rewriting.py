@@ -206,25 +206,31 @@ def _uncovered(
         found = without_unseen_bodies(found, calibration)
     kept = {came_from[item.softmax] for item in found if item.reason is None and item.softmax in came_from}
     left = set(came_from.values()) - kept
-    if left:  # what is not rewritten stays as it was
-        model = read_model(path)
-        uncover(model, path.parent, left)
-        found = _found_again(found, find_attention(model, path.parent), came_from)
+    if left:  # what is not rewritten stays as it was, unless what is rewritten cannot be told without it
+        partly = read_model(path)
+        uncover(partly, path.parent, left)
+        again = _found_again(found, find_attention(partly, path.parent), came_from)
+        if _targets(again) == _targets(found):
+            return partly, every, again
     return model, every, found
+
+
+def _targets(found: Sequence[AttentionSoftmax]) -> set[str]:
+    return {item.softmax for item in found if item.reason is None}
 
 
 def _found_again(
     before: Sequence[AttentionSoftmax], again: Sequence[AttentionSoftmax], came_from: Mapping[str, str]
 ) -> tuple[AttentionSoftmax, ...]:
     """What was found, in the model in which all that is not rewritten has its own form: same reasons, its own nodes."""
-    targets = {item.softmax for item in before if item.reason is None}
+    targets = _targets(before)
     whole = {item.softmax: item for item in again if item.reason is not None}
     left = []
     for item in before:
         if item.reason is not None:
             node = whole.get(came_from.get(item.softmax, ""), item)
             left.append(replace(node, reason=item.reason, attention_like=item.attention_like))
-    return (*(item for item in again if item.softmax in targets), *left)
+    return (*(item for item in again if item.softmax in targets and item.reason is None), *left)
 
 
 def _correction_samples(correct: Correction, data: DataSource | None, model: onnx.ModelProto) -> Samples | None:

@@ -12,7 +12,7 @@ from graph.models import LOWEST, Attention, build, copied, name_of, nodes, op_ty
 from onnx import TensorProto, helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from hccs_onnx import rewrite
+from hccs_onnx import calibrate, rewrite, verify
 from hccs_onnx.errors import ModelError
 from hccs_onnx.graph.attention import AttentionSoftmax, find_attention
 from hccs_onnx.graph.scopes import describe
@@ -254,6 +254,35 @@ def test_heads_come_from_a_computed_reshape() -> None:
         split=np.array([4, 2]),
     )
     assert (found.reason, found.heads) == (None, 4)
+
+
+MULTI_QUERY = """g (float[b,n,12] x, bool[b,n,1,n] keep) => (float[b,n,12] y) {
+    s = Shape (x) batch = Gather (s, first) n = Gather (s, second) rows = Mul (n, three)
+    q0 = MatMul (x, w_q) k0 = MatMul (x, w_k) v = MatMul (x, w_k) k = Transpose <perm = [0, 2, 1]> (k0)
+    q_shape = Concat <axis = 0> (batch, rows, four) q = Reshape (q0, q_shape) r = MatMul (q, k)
+    l_shape = Concat <axis = 0> (batch, n, three, rest) m = Reshape (r, l_shape) l = Where (keep, m, low)
+    p = Softmax <axis = -1> (l) p_shape = Concat <axis = 0> (batch, rows, rest) p1 = Reshape (p, p_shape)
+    c = MatMul (p1, v) y_shape = Concat <axis = 0> (batch, n, twelve) y = Reshape (c, y_shape) }"""
+
+
+def test_heads_that_are_further_rows_are_calibrated_as_one(tmp_path: Path) -> None:
+    """GPTBigCode: (batch, query * head, key) is split into (batch, query, head, key), with no axis of heads at -3."""
+    random = np.random.default_rng(0)
+    constants = {"first": [0], "second": [1], "three": [3], "four": [4], "rest": [-1], "twelve": [12]}
+    weights = {"w_q": random.normal(size=(12, 12)).astype(F32), "w_k": random.normal(size=(12, 4)).astype(F32)}
+    integers = {name: np.array(value) for name, value in constants.items()}
+    onnx.save(build(MULTI_QUERY, {**weights, **integers, "low": F32(-1e4)}), tmp_path / "m.onnx")
+    feeds = [
+        {
+            "x": random.normal(size=(2, n, 12)).astype(F32),
+            "keep": np.broadcast_to(np.tri(n, dtype=bool)[None, :, None], (2, n, 1, n)),
+        }
+        for n in (5, 7)
+    ]
+    calibration = calibrate(tmp_path / "m.onnx", feeds)
+    assert [len(softmax.heads) for softmax in calibration.softmaxes] == [1]
+    report = rewrite(tmp_path / "m.onnx", calibration=calibration)
+    assert verify(tmp_path / "m.onnx", report.output, feeds).outputs[0].mean_cosine > 0.9
 
 
 @pytest.mark.parametrize("batch", [2, "batch"])
@@ -667,6 +696,16 @@ def test_scale_is_absorbable_through_a_cast_when_it_is_behind_it() -> None:
         xt = Transpose <perm = [0, 2, 1]> (x) r = MatMul (x, xt) wide = Cast <to = 1> (r) l = Mul (wide, c)
         p = Softmax <axis = -1> (l) v = Cast <to = 1> (x) y = MatMul (p, v) }"""
     assert scales_of(build(text, {"c": F32(0.5)})) == ["l"]
+
+
+@pytest.mark.parametrize(
+    "scale", ["s = Mul (r, c)", "s = Identity (r)"], ids=["behind the product", "before the product"]
+)
+def test_scale_is_not_absorbable_when_the_logits_are_narrowed_behind_it(scale: str) -> None:
+    text = f"""g (float[b,n,8] x) => (float16[b,n,8] y) {{
+        q = Mul (x, c) k = Transpose <perm = [0, 2, 1]> (x) r = MatMul (q, k) {scale}
+        l = Cast <to = 10> (s) p = Softmax <axis = -1> (l) v = Cast <to = 10> (x) y = MatMul (p, v) }}"""
+    assert scales_of(build(text, {"c": F32(1e-3)})) == []
 
 
 @pytest.mark.parametrize("tensor", ["logits", "masked_user", "raw"])

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from conftest import Run
 from graph.models import build, nodes, op_types
+from onnx import helper
 
 from hccs_onnx import inspect, rewrite, verify
 from hccs_onnx.graph.handmade import fold_handmade
@@ -76,6 +77,24 @@ def test_parts_that_others_read_are_kept(run: Run) -> None:
     fold_handmade(proto, Path())
     assert op_types(proto) == ["MatMul", "Mul", "ReduceMax", "Softmax", "MatMul"]
     run(proto, feed())
+
+
+@pytest.mark.parametrize("axis", [2, -1])
+def test_names_in_a_branch_do_not_tell_axes_of_the_main_graph(axis: int) -> None:
+    other = 1 - axis  # of the branch, where it means nothing
+    text = f"""g (float[b,2,n,n] l, bool flag) => (float[b,2,n,n] p, float[b,2,n,n] z) {{
+        z = If (flag) <then_branch = t () => (float[b,2,n,n] x) {{
+            a = Constant <value_ints = [{other}]> () u = ReduceSum (l, a) x = Div (l, u) }},
+            else_branch = f () => (float[b,2,n,n] w) {{ w = Identity (l) }}>
+        a = Constant <value_ints = [{axis}]> () e = Exp (l) s = ReduceSum (e, a) p = Div (e, s) }}"""
+    assert fold_handmade(build(text, {}), Path()) == ({"p": "p"} if axis == -1 else {})
+
+
+def test_nodes_without_outputs_do_no_harm() -> None:
+    proto = model(SHIFTED)
+    proto.graph.node.append(helper.make_node("Print", ["y"], [], domain="custom"))
+    assert fold_handmade(proto, Path()) == {"p": "p"}
+    assert op_types(proto)[-1] == "Print"
 
 
 def test_written_out_attention_is_rewritten_and_verified(tmp_path: Path) -> None:

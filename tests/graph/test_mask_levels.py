@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from graph.models import LOWEST, build
 
-from hccs_onnx.graph.mask_levels import UNKNOWN, MaskLevels, mask_levels
+from hccs_onnx.graph.mask_levels import MASKS, UNKNOWN, MaskLevels, mask_levels
 from hccs_onnx.graph.view import GraphView
-from hccs_onnx.params import DEFAULT_MASK_GAP
 
 F32 = np.float32
 NOTHING = MaskLevels(masks=False, magnitude=math.inf)
@@ -59,9 +58,9 @@ def levels(lines: str, name: str = "m") -> MaskLevels:
         ([0, -np.inf], MaskLevels(True, math.inf)),
         ([0, 0], NOTHING),
         ([], NOTHING),
-        ([0, -DEFAULT_MASK_GAP], MaskLevels(True, DEFAULT_MASK_GAP)),
+        ([0, -MASKS], MaskLevels(True, MASKS)),
         ([0, -100, -1e4], MaskLevels(True, 100.0)),
-        ([0, -63.5], BIAS),
+        ([0, -31.5], BIAS),
         ([0.5, -0.5], BIAS),
         ([0.5, -1e4], MASK_WITH_BIAS),
         ([0, 1e4], BIAS),

@@ -14,6 +14,7 @@ from hccs_onnx.graph.mask_levels import MaskLevels
 from hccs_onnx.graph.patterns import (
     LOGIT_STEPS,
     additive_mask,
+    limits,
     logit_scale,
     nan_guard,
     passthrough,
@@ -92,6 +93,11 @@ def test_logit_scale_has_no_factor_when_the_constant_is_not_positive_and_finite(
 @pytest.mark.parametrize("line", ["y = Mul (x, number)", "y = Div (x, number)", "y = Mul (number, x)"])
 def test_logit_scale_has_no_factor_when_one_number_is_computed(line: str) -> None:
     assert matched(logit_scale, parsed(line)) == [Step(0, "x")]
+
+
+@pytest.mark.parametrize("line", ["y = Mul (x, heads)", "y = Div (x, heads)", "y = Mul (heads, x)"])
+def test_logit_scale_has_no_factor_when_every_head_has_its_own(line: str) -> None:
+    assert matched(logit_scale, parsed(line, heads=np.array([[[0.5]], [[2]]], F32))) == [Step(0, "x")]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +182,7 @@ def test_passthrough_matches_when_rows_stay_as_they_are(lines: str) -> None:
     view = parsed(
         lines, outputs="float[b,h,i,n] y", ratio=F32(0.5), off=np.array(False), same_rows=np.array([-1, 1, 0, 0])
     )
-    assert matched(passthrough, view) == [Step(view.index(maker(view, "y")), "x")]
+    assert matched(passthrough, view) == [Step(view.index(maker(view, "y")), "x", reshapes="Reshape" in lines)]
 
 
 def test_passthrough_matches_when_opset_11_dropout_has_a_ratio_attribute() -> None:
@@ -283,10 +289,28 @@ def test_query_key_says_why_when_logits_are_an_input() -> None:
         "y = MatMul (x, k)",
         "a = Dropout (x) b = Identity (a) c = Cast <to = 10> (b) d = Cast <to = 1> (c) y = MatMul (d, k)",
         "y = MatMul (x, k) other = Neg (x)",
+        "a = Where (keep, zero, x) y = MatMul (a, k)",
+        "a = Where (keep, x, zero) y = MatMul (a, k)",
     ],
 )
 def test_value_product_matches_when_values_are_summed(lines: str) -> None:
-    assert value_product_pattern.match(parsed(lines), "x") is None
+    assert value_product_pattern.match(parsed(lines, zero=F32(0)), "x") is None
+
+
+GRID = "s = Shape (k) n = Gather (s, last) i = Range (zero, n, one) j = Unsqueeze (i, axis) grid = Cast <to = 1> (j) "
+GRID_PARTS = {"zero": np.int64(0), "one": np.int64(1), "last": np.int64(3), "axis": np.array([1])}
+
+
+@pytest.mark.parametrize("lines", ["y = MatMul (x, grid)", "y = Einsum <equation = 'bhij,jk->bhik'> (x, grid)"])
+def test_value_product_is_none_when_the_values_are_a_grid_of_positions(lines: str) -> None:
+    lines = GRID + lines.replace("'", '"')
+    result = value_product_pattern.match(parsed(lines, outputs="float[b,h,n,1] y", **GRID_PARTS), "x")
+    assert isinstance(result, NoMatch)
+
+
+def test_value_product_matches_when_values_are_projected_from_positions() -> None:
+    lines = GRID + "v = MatMul (grid, w) y = MatMul (x, v)"
+    assert value_product_pattern.match(parsed(lines, w=np.ones((1, 4), F32), **GRID_PARTS), "x") is None
 
 
 @pytest.mark.parametrize(
@@ -295,6 +319,7 @@ def test_value_product_matches_when_values_are_summed(lines: str) -> None:
         ("y = MatMul (k, x)", "float[b,h,d,n] y", "MatMul 'MatMul_y'"),
         ("y = MatMul (x, w)", "float[b,h,n,n] y", "MatMul 'MatMul_y' with constant values"),
         ("y = Mul (x, z)", "float[b,h,n,n] y", "Mul 'Mul_y'"),
+        ("y = Where (keep, x, z)", "float[b,h,n,n] y", "Where 'Where_y'"),
         ("v, y = TopK (x, one)", "float[b,h,n,n] v, int64[b,h,n,n] y", "TopK 'TopK_v'"),
         ("i = Identity (x) y = Neg (z)", "float[b,h,n,n] y, float[b,h,n,n] i", "a model output"),
         ("y = Neg (z)", "float[b,h,n,n] y", "nothing"),
@@ -309,7 +334,7 @@ def test_value_product_says_where_probabilities_go_when_not_to_values(lines: str
 
 
 @pytest.mark.parametrize("line", ["y = Where (keep, x, fill)", "y = Where (keep, fill, x)"])
-@pytest.mark.parametrize("fill", [-64, -1e4, -65504, -3.4e38, -np.inf])
+@pytest.mark.parametrize("fill", [-32, -1e4, -65504, -3.4e38, -np.inf])
 def test_where_mask_gives_a_step_when_the_fill_is_far_below(line: str, fill: float) -> None:
     fill_values = F32(fill)
     assert matched(where_mask, parsed(line, fill=fill_values)) == [
@@ -333,8 +358,35 @@ def test_where_mask_takes_the_weakest_of_several_fills() -> None:
     ],
 )
 def test_where_mask_does_not_match_when_the_fill_is_no_mask(line: str) -> None:
-    values = {"fill": F32(-1e4), "small": F32(-63.5), "mixed": np.array([-1e4, 0], F32), "empty": np.zeros(0, F32)}
+    values = {"fill": F32(-1e4), "small": F32(-31.5), "mixed": np.array([-1e4, 0], F32), "empty": np.zeros(0, F32)}
     assert matched(where_mask, parsed(line, **values)) == []
+
+
+# limits
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = Max (x, low)", "y = Max (low, x)", "y = Min (x, high)", "y = Clip (x, low, high)", "y = Clip (x, low)",
+        "y = Clip (x, , high)", "y = Clip (x)",
+    ],
+)  # fmt: skip
+def test_limits_give_a_step_past_which_no_scale_is_moved(line: str) -> None:
+    assert matched(limits, parsed(line, low=F32(-5e4), high=F32(5e4))) == [Step(0, "x", bends=True)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = Max (x, zero)", "y = Max (x, high)", "y = Max (x, low, zero)", "y = Max (x)", "y = Max (x, number)",
+        "y = Min (x, low)", "y = Min (x, zero)", "y = Clip (x, zero)", "y = Clip (x, low, zero)", "y = Clip (x, high)",
+        "y = Clip (x, scalar)", "y = Relu (x)",
+    ],
+)  # fmt: skip
+def test_limits_do_not_match_when_logits_can_reach_them(line: str) -> None:
+    lines = "scalar = ReduceMin <keepdims = 0> (z) " + line
+    assert matched(limits, parsed(lines, zero=F32(0), low=F32(-5e4), high=F32(5e4))) == []
 
 
 def test_logit_steps_leave_no_node_to_two_patterns() -> None:

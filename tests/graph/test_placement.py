@@ -274,6 +274,17 @@ def test_location_that_no_file_can_have_is_refused_in_one_line(tmp_path: Path) -
         write_model(model, tmp_path / "model.onnx", tmp_path / "there" / "new.onnx")
 
 
+def test_one_file_under_two_spellings_is_copied_once(target: np.ndarray, run: Run, tmp_path: Path) -> None:
+    source, new = elsewhere(tmp_path)
+    model = onnx.load(source, load_external_data=False)
+    relocate(model.graph.initializer[0], "./model.onnx_data")
+    source.write_bytes(model.SerializeToString())
+    assert external_locations(model) == ["./model.onnx_data", "model.onnx_data"]
+    report = workflow.rewrite(source, new)
+    assert [copy.name for copy in report.copies] == ["model.onnx_data"]
+    np.testing.assert_array_equal(run(new, FEED)[0], target)
+
+
 def test_two_files_are_not_copied_into_one(tmp_path: Path) -> None:
     model = onnx.load(saved(tmp_path / "model.onnx", "model.onnx.bin"), load_external_data=False)
     (tmp_path / "bin").write_bytes((tmp_path / "model.onnx.bin").read_bytes())

@@ -147,6 +147,8 @@ STEPS = {
     "mask and bias": "r = MatMul (x, k) s = Mul (r, c) t = Add (s, bias) l = Add (t, hide)",
     "weak mask": "r = MatMul (x, k) s = Mul (r, c) l = Add (s, weak)",
     "large factor": "r = MatMul (x, k) s = Mul (r, d) l = Add (s, hide)",
+    "limits": "r = MatMul (x, k) s = Mul (r, c) t = Add (s, hide) u = Max (t, fill) v = Clip (u, fill) l = Mul (v, d)",
+    "one scale a row": "r = MatMul (x, k) s = Mul (r, c) t = Mul (s, rows) l = Add (t, hide)",
     "reshaped": "r = MatMul (x, k) r4 = Reshape (r, unfold) t = Add (r4, hide) l = Reshape (t, fold)",
 }
 
@@ -157,6 +159,7 @@ def test_rewritten_steps_equal_the_reference_on_the_original_logits(steps: str, 
         k = Transpose <perm = [0, 2, 1]> (x) {STEPS[steps]} p = Softmax <axis = -1> (l) y = MatMul (p, x) }}"""
     constants = {
         "c": F32(0.3), "d": F32(1.7), "hide": np.array([0, 0, 0, 0, -1e5, -np.inf], F32),
+        "rows": np.linspace(0.5, 2, 6, dtype=F32).reshape(6, 1),
         "tril": np.tri(6, dtype=bool), "fill": F32(-1e5), "bias": np.linspace(-2, 2, 36, dtype=F32).reshape(6, 6),
         "weak": np.array([0, 0, 0, 0, -200, -300], F32), "unfold": np.array([-1, 2, 6, 6]),
         "fold": np.array([-1, 6, 6]),
@@ -318,6 +321,22 @@ def test_scale_is_kept_when_a_branch_uses_its_result() -> None:
     original.graph.input.append(branch.graph.input[0])
     result = rewritten(tapped(original, "b"))
     assert dropped(original, result) == set()
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_branch_before_may_name_a_tensor_like_a_dropped_one(flag: bool, run: Run) -> None:
+    text = """g (float[b,n,8] x, bool flag) => (float[b,n,8] y) {
+        q = If (flag) <then_branch = p () => (float[b,n,8] t) { scaled = Neg (x) t = Neg (scaled) },
+                       else_branch = q () => (float[b,n,8] e) { scaled = Softplus (x) e = Identity (scaled) }>
+        k = Transpose <perm = [0, 2, 1]> (x) raw = MatMul (q, k) scaled = Mul (raw, c)
+        probabilities = Softmax <axis = -1> (scaled) y = MatMul (probabilities, x) }"""
+    original = build(text, {"c": F32(0.5)})
+    result = rewritten(original)
+    assert dropped(original, result) == {"Mul_scaled"}
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 5, 8)).astype(F32), "flag": np.array(flag)}
+    (before,) = run(original, feed)
+    (behind,) = run(result, feed)
+    assert np.corrcoef(before.ravel(), behind.ravel())[0, 1] > 0.9
 
 
 def test_scale_is_kept_when_two_attentions_share_the_scaled_queries() -> None:

@@ -26,6 +26,8 @@ HEAD = "float[2,5,8] x, int32[2,5] ids"
 NODES = {
     "BiasGelu": "t = com.microsoft.BiasGelu (x, w)",
     "FastGelu": "t = com.microsoft.FastGelu (x)",
+    "FusedMatMul transB": "t = com.microsoft.FusedMatMul <transB = 1> (x, x)",
+    "FusedMatMul transA": "t = com.microsoft.FusedMatMul <alpha = 0.5, transA = 1> (x, x)",
     "QuickGelu": "t = com.microsoft.QuickGelu (x)",
     "SkipLayerNormalization": "t, a, b, u = com.microsoft.SkipLayerNormalization (x, x, w, w)",
     "Scaler": "t = ai.onnx.ml.Scaler <scale = [2.0], offset = [1.0]> (ids)",

@@ -90,12 +90,32 @@ def test_is_constant_follows_nodes_back_to_inputs() -> None:
     assert not any(view.is_constant(name) for name in ("x", "s", "a", "t", "y", "nothing"))
 
 
+def test_what_a_body_makes_is_not_constant_though_the_node_reads_constants() -> None:
+    """The body may read anything around it."""
+    view = view_of(
+        """g (float[n] x) => (float[m,n] y) {
+        y = Loop (trip, on) <body = b (int64 i, bool c) => (bool d, float[n] z) { d = Identity (c) z = Neg (x) }> }""",
+        trip=np.int64(3),
+        on=np.array(True),
+    )
+    assert view.is_constant("trip")
+    assert not view.is_constant("y")
+
+
 def test_sparse_initializer_is_constant() -> None:
     model = build("g (float[b,4] x) => (float[b,4] y) { y = MatMul (x, sparse) }")
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])
     indices = helper.make_tensor("i", TensorProto.INT64, [1], [3])
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 4]))
     assert GraphView(model, Path()).is_constant("sparse")
+    assert GraphView(model, Path()).constant("sparse") is None
+
+
+def test_node_without_name_and_outputs_has_an_empty_label() -> None:
+    model = build("g (float x) => (float y) { y = Neg (x) }", domains=', "custom": 1')
+    model.graph.node.append(helper.make_node("Print", ["y"], [], domain="custom"))
+    view = GraphView(model, Path())
+    assert [view.label(node) for node in view.nodes] == ["Neg_y", ""]
 
 
 @pytest.mark.parametrize(
@@ -107,11 +127,21 @@ def test_sparse_initializer_is_constant() -> None:
         ("c = Constant <value_int = -3> ()", -3),
         ("c = Constant <value_ints = [4, 5]> ()", [4, 5]),
         ("i = Identity (w) c = Cast <to = 11> (i)", [7.0, 8.0]),
+        ("i = Constant <value_ints = [4, 5]> () c = Cast <to = 1> (i)", [4.0, 5.0]),
     ],
 )
 def test_constant_gives_the_value_of_every_form(line: str, expected: Any) -> None:
     value = view_of(f"g (float x) => (float y) {{ {line} y = Neg (x) }}", w=np.array([7, 8], F32)).constant("c")
     np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("to", [TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL])
+def test_constant_is_none_behind_a_cast_that_truncates(to: int) -> None:
+    view = view_of(
+        f"g (float x) => (float y) {{ i = Cast <to = {to}> (w) c = Cast <to = 1> (i) y = Div (x, c) }}", w=F32(2.9)
+    )
+    assert view.constant("c") is None
+    assert view.is_constant("c")
 
 
 def test_constant_without_a_numpy_type_is_read_in_silence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hccs_onnx.graph.fused.parts import Parts, Surroundings, attributes_of, floa
 from hccs_onnx.graph.fused.rounds import expand_in_rounds
 from hccs_onnx.graph.names import is_default_domain
 
-_PASSED = ("Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Reshape", "Tanh", "Where")
+_PASSED = ("Add", "Cast", "Clip", "Div", "Dropout", "Identity", "Max", "Min", "Mul", "Reshape", "Sub", "Tanh", "Where")
 
 
 def expand_products(model: onnx.ModelProto, folder: Path, keep: Collection[str] = ()) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from hccs_onnx.graph.patterns import (
     additive_mask,
     arithmetic_mask,
+    limits,
     logit_scale,
     passthrough,
     quantize_pair,
@@ -25,6 +26,7 @@ LOGIT_STEPS = (
     arithmetic_mask.match,
     where_mask.match,
     softcap.match,
+    limits.match,
     transposed.match,
 )
 """Patterns tried in turn on each node from the Softmax back to the query-key product."""

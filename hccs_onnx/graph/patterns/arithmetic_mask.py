@@ -30,7 +30,7 @@ def match(view: GraphView, node: gs.Node) -> list[Step]:
 def _subtracted(view: GraphView, name: str) -> MaskLevels:
     """Levels of what is subtracted, seen as what is added."""
     value = view.constant(name)
-    if value is not None:
+    if value is not None and not view.may_be_fed(name):
         return MaskLevels(masks=bool(np.any(value >= MASKS)), magnitude=0.0)
     levels = mask_levels(view, name)
     return levels if levels.masks else UNKNOWN

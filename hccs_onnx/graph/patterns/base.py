@@ -27,6 +27,8 @@ class Step:
         Whether it is not linear, so that no scale may be moved past it.
     moves_heads : bool
         Whether it changes the order of other axes than the last two.
+    reshapes : bool
+        Whether it splits or folds axes, so that they may count differently before it.
     """
 
     node: int
@@ -36,6 +38,7 @@ class Step:
     reader: int | None = None
     bends: bool = False
     moves_heads: bool = False
+    reshapes: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,16 +41,19 @@ def match(view: GraphView, softmax: gs.Node) -> NanGuard | None:
 
 
 def zeroes_some(view: GraphView, where: gs.Node, probabilities: str) -> bool:
-    """Whether a node is Where(c, 0, p) for `probabilities`, whatever c: some of them become 0, the others stay."""
-    if where.op != "Where" or where.inputs[2].name != probabilities:
+    """Whether a node is Where(c, 0, p) or Where(c, p, 0) for `probabilities`, whatever c: some of them become 0."""
+    if where.op != "Where":
         return False
-    value = view.constant(where.inputs[1].name)
+    _, first, second = (tensor.name for tensor in where.inputs)
+    if probabilities not in (first, second):
+        return False
+    value = view.constant(first if second == probabilities else second)
     return value is not None and not np.any(value)
 
 
 def guards(view: GraphView, where: gs.Node, probabilities: str) -> bool:
     """Whether a node is Where(IsNaN(p), 0, p) for `probabilities`."""
-    if not zeroes_some(view, where, probabilities):
+    if not zeroes_some(view, where, probabilities) or where.inputs[2].name != probabilities:
         return False
     is_nan = view.producer(where.inputs[0].name)
     return is_nan is not None and is_nan.op == "IsNaN" and is_nan.inputs[0].name == probabilities

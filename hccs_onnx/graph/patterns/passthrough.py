@@ -13,7 +13,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 def match(view: GraphView, node: gs.Node) -> list[Step]:
     """A step without any effect on the rows, or nothing."""
-    return [Step(view.index(node), node.inputs[0].name)] if hands_on(view, node) else []
+    return [Step(view.index(node), node.inputs[0].name, reshapes=node.op == "Reshape")] if hands_on(view, node) else []
 
 
 def hands_on(view: GraphView, node: gs.Node) -> bool:

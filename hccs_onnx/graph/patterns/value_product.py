@@ -10,7 +10,10 @@ from hccs_onnx.graph.patterns.einsum import equation_of, sums_values
 from hccs_onnx.graph.patterns.nan_guard import zeroes_some
 from hccs_onnx.graph.patterns.passthrough import hands_on
 from hccs_onnx.graph.patterns.quantize_pair import pair_behind
-from hccs_onnx.graph.view import GraphView
+from hccs_onnx.graph.view import GraphView, holds_graphs
+
+_PRODUCTS = ("MatMul", "Gemm", "Einsum", "Conv")
+_GRID_TENSORS = 64  # that a grid is made of
 
 
 def match(view: GraphView, probabilities: str) -> NoMatch | None:
@@ -26,10 +29,10 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
         for node in view.consumers(name):
             order = transposed.permutation(view, node)
             if node.op == "MatMul" and axis in (-1, -2) and node.inputs[-1 - axis].name == name:
-                if not view.is_constant(node.inputs[2 + axis].name):
+                if not _is_fixed(view, node.inputs[2 + axis].name):
                     return None
                 ends.append(f"MatMul '{view.label(node)}' with constant values")
-            elif (values := _einsum_values(node, name, axis)) is not None and not view.is_constant(values):
+            elif (values := _einsum_values(node, name, axis)) is not None and not _is_fixed(view, values):
                 return None
             elif _keeps(view, node, name, axis):
                 pending.append((node.outputs[0].name, axis))
@@ -40,6 +43,27 @@ def match(view: GraphView, probabilities: str) -> NoMatch | None:
             elif not _reads_type_only(view, node, name):
                 ends.append(f"{node.op} '{view.label(node)}'")
     return NoMatch(f"probabilities go to {', '.join(ends) or 'nothing'}, not to a product with values")
+
+
+def _is_fixed(view: GraphView, values: str) -> bool:
+    """Whether values are constant, or a grid of positions: the mean position that a soft argmax computes."""
+    return view.is_constant(values) or _is_grid(view, values)
+
+
+def _is_grid(view: GraphView, values: str) -> bool:
+    """Whether values are counted up to a length that comes from a shape, and go through no product."""
+    pending, seen, counts = [values], set(), False
+    while pending:
+        name = pending.pop()
+        node = view.producer(name)
+        if name in seen or view.is_constant(name):
+            continue
+        seen.add(name)
+        if node is None or node.op in _PRODUCTS or holds_graphs(node) or len(seen) > _GRID_TENSORS:
+            return False
+        counts |= node.op == "Range"
+        pending += [] if node.op == "Shape" else [tensor.name for tensor in node.inputs]
+    return counts
 
 
 def _keeps(view: GraphView, node: gs.Node, name: str, axis: int) -> bool:

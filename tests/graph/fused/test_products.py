@@ -69,6 +69,33 @@ def test_optimized_attention_that_is_not_rewritten_stays_as_it_was(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("attributes", "shape", "left"),
+    [("transB = 1", "b,4,n", ["r"]), ("transBatchB = 1", "n,b,4", [])],
+    ids=["its shape is known", "taken apart as well, for its shape"],
+)
+def test_attention_behind_a_product_that_is_not_rewritten_is_rewritten(
+    attributes: str, shape: str, left: list[str], tmp_path: Path
+) -> None:
+    """Soft regions first, then attention to them: whether keys can be turned depends on the first product's rank."""
+    text = (
+        f"g (float[b,i,n] s, float[{shape}] f, float[b,m,4] q) => (float[b,m,4] y) {{ z = Relu (s)"
+        f"  p0 = Softmax <axis = -1> (z) r = com.microsoft.FusedMatMul <alpha = 1.0, {attributes}> (p0, f)"
+        "  k = MatMul (r, w) l = com.microsoft.FusedMatMul <alpha = 0.5, transB = 1> (q, k)"
+        "  p = Softmax <axis = -1> (l) y = MatMul (p, r) }"
+    )
+    weight = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    onnx.save(build(text, {"w": weight}, domains=DOMAIN), tmp_path / "m.onnx")
+    reasons = [item.reason for item in inspect(tmp_path / "m.onnx")]
+    assert reasons == ["logits come from Relu 'Relu_z', not from a product of queries and keys", None]
+    report = rewrite(tmp_path / "m.onnx")
+    assert sorted(item.softmax for item in report.found) == ["p", "p0"]
+    assert [item.softmax for item in report.rewritten] == ["p"]
+    result = onnx.load(report.output)
+    assert op_types(result).count("HCCS") == op_types(result).count("Softmax") == 1
+    assert [node.output[0] for node in nodes(result, "FusedMatMul")] == left
+
+
+@pytest.mark.parametrize(
     "product",
     [
         "com.microsoft.FusedMatMul <alpha = 0.5> (q, k, v)",
