@@ -76,8 +76,8 @@ def named_nodes(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     Examples
     --------
     >>> text = '''<ir_version: 8, opset_import: ["": 17, "hccs": 1]> g (int8[n] x, uint8 z) => (uint8[n] y) {
-    ...     [node] a = hccs.HCCS (x, z)
-    ...     [node] y = hccs.HCCS (x, z)
+    ...     a = hccs.HCCS (x, z)
+    ...     y = hccs.HCCS (x, z)
     ... }'''
     >>> list(named_nodes(onnx.parser.parse_model(text)))
     ['a', 'y']

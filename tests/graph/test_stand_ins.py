@@ -36,12 +36,20 @@ NODES = {
 }
 
 
+def _knows_ellipses() -> bool:
+    product = 't = Einsum <equation = "...ik,...jk->...ij"> (x, x)'
+    model = build(f"g (float[2,5,8] x) => (t) {{ {product} }}", {})
+    return shape_of(tensor_types(model, Path())["t"]) == [2, 5, 5]
+
+
 def shape_of(kind: onnx.TypeProto) -> list[int]:
     return [dim.dim_value for dim in kind.tensor_type.shape.dim]
 
 
 @pytest.mark.parametrize("name", NODES)
 def test_inferred_shape_and_type_are_those_of_the_result(name: str, run: Run) -> None:
+    if "FusedMatMul" in name and not _knows_ellipses():
+        pytest.skip(f"onnx {onnx.__version__} infers no sizes of an Einsum with an ellipsis")
     outputs = ["t", "u"] if ", u" in NODES[name] else ["t"]
     model = build(f"g ({HEAD}) => () {{ {NODES[name]} }}", WEIGHTS, domains=', "com.microsoft": 1, "ai.onnx.ml": 1')
     types = tensor_types(model, Path())
