@@ -20,9 +20,7 @@ _MOST_GROWTH = 2.5  # of the increment per doubling; 2 is linear, 4 is quadratic
 def main() -> None:
     """Command line."""
     arguments = parser(__doc__, "rewrite_scaling")
-    arguments.add_argument(
-        "--blocks", type=int, nargs="+", default=[125, 250, 500, 1000, 2000, 4000], help="model sizes"
-    )
+    arguments.add_argument("--blocks", type=int, nargs="+", default=[125, 250, 500, 1000, 2000], help="model sizes")
     arguments.add_argument("--repeats", type=int, default=3, help="runs of each, taken in turns; the median counts")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:

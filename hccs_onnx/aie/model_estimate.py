@@ -97,9 +97,8 @@ def estimate_model(
             remedy = "Bind the inputs' shapes, as in --shape input_ids=1,128"
             raise ModelError(f"node '{name}'", "row length is not static", remedy=remedy)
         params, n = read_attributes(node), dims[-1]
-        make_plan(
-            device, Work(1, 1, n, OUT_BYTES[output], params.masked), f"node '{name}'"
-        )  # refuses what does not fit
+        # Rows that do not fit into a tile are refused, as codegen does.
+        make_plan(device, Work(1, 1, n, OUT_BYTES[output], params.masked), f"node '{name}'")
         kernel = node_kernel_estimate(device, output, params, n)
         rows = math.prod(dims[:-1]) or None
         share = tiles or min(device.tiles, math.ceil((rows or 1) / ROWS_A_TILE))

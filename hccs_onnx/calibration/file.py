@@ -126,6 +126,11 @@ class Calibration:
         ------
         CalibrationError
             As `load`.
+
+        Examples
+        --------
+        >>> Calibration.of("encoder.json").output  # doctest: +SKIP
+        'float'
         """
         return given if isinstance(given, Calibration) else cls.load(given)
 

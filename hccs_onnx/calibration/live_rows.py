@@ -77,6 +77,13 @@ def counted_rows(item: Attended, logits: Array) -> Array:
     Returns
     -------
     ndarray of bool, shape (sample, head, query)
+
+    Examples
+    --------
+    >>> from hccs_onnx.graph.attention import AttentionSoftmax
+    >>> item = AttentionSoftmax("n", 0, "x", "p", "p", heads=1, masked=True, self_attention=True)
+    >>> counted_rows(item, np.array([[[0.0, -1e4], [1.0, -1e4]]]))
+    array([[[ True, False]]])
     """
     blocks = by_head(logits, head_count(item, logits))
     rows = [live_rows(rows, item.masked, item.self_attention)[0] for block in blocks for rows in block]
