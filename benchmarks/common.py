@@ -239,16 +239,21 @@ def publish(
     """
     command = _command()
     about = environment(packages)
-    text = publish_text(out, title, body, about, command)
+    text = publish_text(out, title, body, {"": about}, command)
     document = json.dumps({"command": command, **about, **data}, indent=1) + "\n"
     out.with_suffix(".json").write_text(document)
     print(document if as_json else text, end="" if as_json else "\n")
 
 
-def publish_text(out: Path, title: str, body: str, about: Mapping[str, Any], command: str) -> str:
-    """Write a benchmark's Markdown, with command and environment, and return it."""
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    text = f"# {title}\n\n{body}\n\nCommand: `{command}`  \nVersions: {versions}  \nMachine: {about['machine']}\n"
+def publish_text(out: Path, title: str, body: str, environments: Mapping[str, Mapping[str, Any]], command: str) -> str:
+    """Write a benchmark's Markdown, with command and environments by what was measured there, and return it."""
+    lines = [f"Command: `{command}`"]
+    for what, about in environments.items():
+        of = f" ({what})" if what else ""
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        lines += [f"Versions{of}: {versions}", f"Machine{of}: {about['machine']}"]
+    end = "  \n".join(lines)
+    text = f"# {title}\n\n{body}\n\n{end}\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(text)
     return text

@@ -1,6 +1,7 @@
-"""What HCCS costs in training: forward and backward of the operator, and whole training steps of an encoder, CPU time.
+"""What HCCS costs in training: forward and backward of the operator, and whole training steps of an encoder.
 
-CPU time of one thread, the best of interleaved rounds, so that what else runs on the machine matters little.
+CPU time of one thread, the best of interleaved rounds, so that what else runs on the machine matters little; on a GPU,
+time until it is done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def main() -> None:
     """Command line."""
     arguments = parser(__doc__.splitlines()[0], "training_speed")
     arguments.add_argument("--rounds", type=int, default=9, help="rounds of which the best counts")
+    arguments.add_argument("--device", default="cpu", help="torch device")
     options = arguments.parse_args()
+    torch.set_default_device(options.device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     operator, encoder = {}, {}
@@ -36,11 +39,13 @@ def main() -> None:
     for batch, length in ((32, 64), (16, 128)):
         log(f"encoder [{batch}, {length}]")
         encoder[f"{batch}x{length}"] = best(encoder_steps(batch, length), max(3, options.rounds // 2))
+    on_cpu = torch.get_default_device().type == "cpu"
+    unit = "CPU milliseconds of one thread" if on_cpu else f"Milliseconds on {torch.cuda.get_device_name()}"
     body = "\n\n".join([
-        f"CPU milliseconds of one thread, least of {options.rounds} rounds: the operator, forward and backward.",
+        f"{unit}, least of {options.rounds} rounds: the operator, forward and backward.",
         as_table("logits [batch, heads, queries, keys]", operator, "Softmax"),
         "Training steps (forward, backward, AdamW) of an encoder of MiniLM L6's shape (6 layers, 12 heads, width 384), "
-        "padded texts, CPU milliseconds by attention function of transformers:",
+        "padded texts, in the same unit, by attention function of transformers:",
         as_table("input [batch, tokens]", encoder, "eager"),
     ])  # fmt: skip
     results = {"operator_s": operator, "encoder_s": encoder}
@@ -61,15 +66,23 @@ def as_table(what: str, results: dict[str, dict[str, float]], base: str) -> str:
 
 
 def best(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each step, interleaved."""
+    """Least seconds of each step, interleaved."""
     found = dict.fromkeys(steps, float("inf"))
     for number in range(rounds + 1):
         for name, step in steps.items():
-            start = time.process_time()
+            start = now()
             step()
             if number:  # the first is for warming up
-                found[name] = min(found[name], time.process_time() - start)
+                found[name] = min(found[name], now() - start)
     return found
+
+
+def now() -> float:
+    """CPU seconds, or those of the clock once the GPU has done what it was given."""
+    if torch.get_default_device().type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def operator_steps(shape: tuple[int, ...]) -> dict[str, Step]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from hccs_onnx.calibration.file import Calibration, SoftmaxCalibration
@@ -103,6 +105,8 @@ def swap(
             quantizer = None if calibration.output == "float" else entry.quantizer
             fresh = HCCSSoftmax(params, output=calibration.output, quantizer=quantizer, learn=learn)
             made.append(Swapped(name, kind, fresh, entry.node))
+    for item, (_, _, module) in zip(made, found, strict=True):
+        item.softmax.to(_device(module, model))
     _put(model, made)
     return made
 
@@ -167,6 +171,12 @@ def _heads(kind: str, module: nn.Module) -> int:
     if kind == "transformers":
         return hugging_face.head_count(module)
     return int(module.num_heads) if kind == "MultiheadAttention" else 1
+
+
+def _device(module: nn.Module, model: nn.Module) -> torch.device:
+    """Where a module computes."""
+    device = next((tensor.device for tensor in chain(module.parameters(), model.parameters())), torch.device("cpu"))
+    return torch.device("cpu") if device.type == "meta" else device  # meta tensors have no values to keep
 
 
 def _check_fit(found: Sequence[tuple[str, str, nn.Module]], entries: Sequence[SoftmaxCalibration]) -> None:
