@@ -34,7 +34,7 @@ def main() -> None:
     arguments.add_argument("--report", action="store_true", help="only write the report of what was measured so far")
     options = arguments.parse_args()
 
-    results = Results(options.out.with_suffix(".json"))
+    results = Results(options.out.with_suffix(".json"), options.device)
     failed = 0
     if not options.report:
         wanted = [row for row in rows() if re.search(options.rows, row.name)]
@@ -76,6 +76,7 @@ def _measure(results: Results, missing: list[tuple[Key, Row]], work: Path, devic
                     running |= {pool.submit(_measure_row, key, row, work, device): (key, row) for row in names[key]}
                 else:
                     results.put(key, name, future.result())
+                    results.note_divergences(key, key.folder(work).glob("*.json"))
                     log(f"{key}: {name}: {future.result():.4f}")
     finally:
         pool.shutdown(cancel_futures=True)
@@ -112,7 +113,7 @@ def _setting(key: Key, work: Path, device: str) -> Setting:
 
 
 def _checkpoint(key: Key, work: Path) -> Path:
-    return work / str(key).replace(" ", "-") / "float.pt"
+    return key.folder(work) / "float.pt"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def report(results: Results, out: Path) -> None:
     if _figure(results, out.with_suffix(".svg")):
         about = "Accuracy, mean over the data sets, against operations an element, counted in `accuracy_report.py`."
         sections.append(f"![{about}]({out.name}.svg)\n\n{about}")
-    print(publish_text(out, "Accuracy", "\n\n".join(sections), results.about, "python benchmarks/accuracy.py"))
+    command = "python benchmarks/accuracy.py"
+    print(publish_text(out, "Accuracy", "\n\n".join(sections), results.environments(), command))
 
 
 def _about() -> str:
@@ -137,10 +138,23 @@ def _granularity(results: Results) -> str:
     if not lines:
         return ""
     head = ["", "HCCS as in the paper", *(f"lost, {name}" for name in GRANULARITIES.values()), "per head - one for all"]
-    return (
+    return "\n\n".join([
         "Points lost on the mean over all data sets and seeds, and what a head's own parameters gain over one set for "
-        f"all heads: mean, standard error, runs.\n\n{table(head, lines)}"
-    )
+        "all heads: mean, standard error, runs.",
+        table(head, lines),
+        "What calibration got the KL down to, in nats: mean over heads, data sets and seeds.",
+        _divergences(results),
+    ])  # fmt: skip
+
+
+def _divergences(results: Results) -> str:
+    lines = []
+    for model in MODELS:
+        for output in PAPER_OUTPUTS:
+            found = [results.divergences(model, f"{output}, {name}") for name in GRANULARITIES.values()]
+            if all(found):
+                lines.append([_title(model), output, *(f"{np.mean(values):.4f}" for values in found)])
+    return table(["", "HCCS as in the paper", *GRANULARITIES.values()], lines)
 
 
 def _figure(results: Results, path: Path) -> bool:
