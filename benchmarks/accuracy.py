@@ -76,7 +76,7 @@ def _measure(results: Results, missing: list[tuple[Key, Row]], work: Path, devic
                     running |= {pool.submit(_measure_row, key, row, work, device): (key, row) for row in names[key]}
                 else:
                     results.put(key, name, future.result())
-                    results.note_divergences(key, key.folder(work).glob("*.json"))
+                    results.note_calibrations(key, key.folder(work).glob("*.json"))
                     log(f"{key}: {name}: {future.result():.4f}")
     finally:
         pool.shutdown(cancel_futures=True)

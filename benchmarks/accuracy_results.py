@@ -15,6 +15,7 @@ from common import environment
 from hccs_onnx import Calibration
 
 _PACKAGES = ("torch", "transformers")
+_QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True, order=True)
@@ -43,7 +44,7 @@ class Cell:
 
 
 class Results:
-    """A JSON file: key -> row -> test accuracy, key -> calibration -> mean KL, key -> where its last row was measured.
+    """A JSON file: key -> row -> test accuracy; of each key, too, what calibrations found, and the machine.
 
     Parameters
     ----------
@@ -56,13 +57,13 @@ class Results:
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self._path = path
         self._values: dict[str, dict[str, float]] = {}
-        self._divergences: dict[str, dict[str, float]] = {}
+        self._calibrations: dict[str, dict[str, Any]] = {}
         self._environments: dict[str, dict[str, Any]] = {}
         self._here = _environment(device)
         if path.exists():
             document = json.loads(path.read_text())
             self._values, self._environments = document["results"], document["environments"]
-            self._divergences = document["kl"]
+            self._calibrations = document["calibrations"]
 
     def get(self, key: Key, row: str) -> float | None:
         """Test accuracy, if measured."""
@@ -74,20 +75,24 @@ class Results:
         self._environments[str(key)] = self._here
         self._save()
 
-    def note_divergences(self, key: Key, calibrations: Iterable[Path]) -> None:
-        """Keep the mean KL over heads, in nats, that calibrations report."""
-        for path in calibrations:
-            heads = [head.kl for softmax in Calibration.load(path).softmaxes for head in softmax.heads]
-            self._divergences.setdefault(str(key), {})[path.stem] = float(np.mean(heads))
+    def note_calibrations(self, key: Key, paths: Iterable[Path]) -> None:
+        """Keep what calibrations found: the mean KL over heads, and 10, 50 and 90 % of heads' clip ranges, in nats."""
+        for path in paths:
+            heads = [head for softmax in Calibration.load(path).softmaxes for head in softmax.heads]
+            clip_ranges = np.quantile([head.params.clip_range for head in heads], _QUANTILES)
+            found = {"kl": float(np.mean([head.kl for head in heads])), "clip_ranges": clip_ranges.tolist()}
+            self._calibrations.setdefault(str(key), {})[path.stem] = found
         self._save()
 
-    def divergences(self, model: str, calibration: str) -> list[float]:
-        """Mean KL of each data set and seed, in nats, where it was kept."""
-        found = [(key.split()[0], titles.get(calibration)) for key, titles in self._divergences.items()]
-        return [value for name, value in found if name == model and value is not None]
+    def calibrations(self, model: str, title: str) -> list[dict[str, Any]]:
+        """What calibrations of a title found, of each data set and seed where it was kept."""
+        kept = self._calibrations.items()
+        return [titles[title] for key, titles in kept if key.split()[0] == model and title in titles]
 
     def _save(self) -> None:
-        document = {"environments": self._environments, "kl": self._divergences, "results": self._values}
+        document = {
+            "calibrations": self._calibrations, "environments": self._environments, "results": self._values,
+        }  # fmt: skip
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
         part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
