@@ -42,6 +42,8 @@ OPERATIONS = {
 def report(results: Results, out: Path) -> None:
     """Write what was measured so far beside the results."""
     sections = [_about()]
+    if any(results.cell(model, data, row.name) is None for model in MODELS for data in DATASETS for row in rows()):
+        sections.append("What is blank, or a row that is not there, was not measured yet.")
     for model in MODELS:
         if results.has(model):
             sections += [f"## {_MODELS[model]}", _table(results, model)]
@@ -70,8 +72,7 @@ def _about() -> str:
         "`rewrite`, onnxruntime); retrained rows are measured in torch, whose HCCS is the same bit for bit. Other "
         "stand-ins are plain floating-point versions of their papers' functions, without the papers' number formats; "
         "uniform attention shows how much a task needs attention at all. "
-        f"HCCS as in the paper has no mask: padding keeps the floor score; texts are padded to {LENGTH} word pieces. "
-        "What is blank, or a row that is not there, was not measured yet."
+        f"HCCS as in the paper has no mask: padding keeps the floor score; texts are padded to {LENGTH} word pieces."
     )
 
 
