@@ -84,6 +84,7 @@ class GraphView:
         self._initializers = self._initializers.new_child({tensor.name: tensor for tensor in proto.initializer})
         self._tensors = self._tensors.new_child(graph.tensors())
         self._index = {id(node): index for index, node in enumerate(self.nodes)}
+        self._varying: set[str] = set()  # tensors that were found not to be constant
 
     def views(self) -> Iterator[GraphView]:
         """The view of the main graph, then one of each body, to any depth, each after that of the graph around it."""
@@ -165,7 +166,8 @@ class GraphView:
                 continue
             node = self.producer(current)
             # An input of the model, more than a constant's few steps, or bodies, which may read anything.
-            if node is None or len(seen) > 64 or holds_graphs(node):
+            if current in self._varying or node is None or len(seen) > 64 or holds_graphs(node):
+                self._varying.add(name)
                 return False
             pending += [tensor.name for tensor in node.inputs]
         return True

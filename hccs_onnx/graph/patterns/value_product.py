@@ -62,7 +62,8 @@ def _is_grid(view: GraphView, values: str) -> bool:
         if node is None or node.op in _PRODUCTS or holds_graphs(node) or len(seen) > _GRID_TENSORS:
             return False
         counts |= node.op == "Range"
-        pending += [] if node.op == "Shape" else [tensor.name for tensor in node.inputs]
+        # Data come before shapes, so that a product, which tells at once, is met first.
+        pending += [] if node.op == "Shape" else [tensor.name for tensor in reversed(node.inputs)]
     return counts
 
 
