@@ -161,7 +161,7 @@ def _calibrations(results: Results) -> str:
 
 
 def _calibration(found: Sequence[Mapping[str, Any]]) -> str:
-    low, _, high = np.mean([one["clip_ranges"] for one in found], axis=0)
+    low, high = np.mean([one["clip_ranges"] for one in found], axis=0)
     return f"{np.mean([one['kl'] for one in found]):.3f}; {low:.2f} to {high:.2f}"
 
 

@@ -15,7 +15,7 @@ from common import environment
 from hccs_onnx import Calibration
 
 _PACKAGES = ("torch", "transformers")
-_QUANTILES = (0.1, 0.5, 0.9)
+_QUANTILES = (0.1, 0.9)
 
 
 @dataclass(frozen=True, order=True)
@@ -76,7 +76,7 @@ class Results:
         self._save()
 
     def note_calibrations(self, key: Key, paths: Iterable[Path]) -> None:
-        """Keep what calibrations found: the mean KL over heads, and 10, 50 and 90 % of heads' clip ranges, in nats."""
+        """Keep what calibrations found: the mean KL over heads, and 10 and 90 % of their clip ranges, in nats."""
         for path in paths:
             heads = [head for softmax in Calibration.load(path).softmaxes for head in softmax.heads]
             clip_ranges = np.quantile([head.params.clip_range for head in heads], _QUANTILES)
@@ -88,15 +88,6 @@ class Results:
         """What calibrations of a title found, of each data set and seed where it was kept."""
         kept = self._calibrations.items()
         return [titles[title] for key, titles in kept if key.split()[0] == model and title in titles]
-
-    def _save(self) -> None:
-        document = {
-            "calibrations": self._calibrations, "environments": self._environments, "results": self._values,
-        }  # fmt: skip
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-        part.replace(self._path)
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Versions and machine by the keys that were measured there, as text."""
@@ -124,6 +115,15 @@ class Results:
         """Mean and largest minus smallest over seeds; of the difference to another row if one is given."""
         values = self.values(model, row, minus, data)
         return Cell(float(np.mean(values)), float(np.ptp(values)), len(values)) if values else None
+
+    def _save(self) -> None:
+        document = {
+            "calibrations": self._calibrations, "environments": self._environments, "results": self._values,
+        }  # fmt: skip
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        part.replace(self._path)
 
 
 def _environment(device: str) -> dict[str, Any]:

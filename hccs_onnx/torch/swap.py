@@ -52,7 +52,7 @@ def swap(
 
     Found are attention modules of Hugging Face transformers that look their attention function up, modules
     `torch.nn.MultiheadAttention`, and `torch.nn.Softmax` modules where `softmax` says so. Weights stay the same
-    objects.
+    objects; HCCS comes onto the device where they lie.
 
     Parameters
     ----------

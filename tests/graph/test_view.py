@@ -90,6 +90,14 @@ def test_is_constant_follows_nodes_back_to_inputs() -> None:
     assert not any(view.is_constant(name) for name in ("x", "s", "a", "t", "y", "nothing"))
 
 
+def test_is_constant_does_not_depend_on_what_was_asked_before() -> None:
+    names = ("w", "c", "ci", "cc", "d", "unused", "x", "s", "a", "t", "y", "nothing")
+    fresh = {name: view_of(LINES, w=F32(2), unused=F32(1)).is_constant(name) for name in names}
+    view = view_of(LINES, w=F32(2), unused=F32(1))
+    for asked in (names, names[::-1]):
+        assert {name: view.is_constant(name) for name in asked} == fresh
+
+
 def test_what_a_body_makes_is_not_constant_though_the_node_reads_constants() -> None:
     """The body may read anything around it."""
     view = view_of(

@@ -389,3 +389,9 @@ def test_refused_swap_leaves_every_module_as_it_was() -> None:
         assert not any(isinstance(module, HCCSSoftmax) for module in model.modules())
         assert type(model["torch"]) is nn.MultiheadAttention
         assert bert.config._attn_implementation == before
+
+
+def test_swap_keeps_parameters_when_model_has_no_values_yet() -> None:
+    model = nn.TransformerEncoderLayer(d_model=WIDTH, nhead=HEADS, device="meta")
+    (swapped,) = swap(model, calibration((HEADS,)))
+    assert [head.B for head in swapped.softmax.params.heads] == [2000 + index for index in range(HEADS)]
